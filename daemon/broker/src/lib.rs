@@ -1,0 +1,1 @@
+//! Kafka semantics over a cluster.

@@ -1,0 +1,1 @@
+//! Raft metadata, replication of logs and the mesh protocol.

@@ -1,0 +1,1 @@
+//! Flows between clusters: source, checkpoint, heartbeat and failover.

@@ -1,0 +1,1 @@
+//! A cluster-aware Kafka client over TCP and QUIC.

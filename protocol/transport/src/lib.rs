@@ -1,0 +1,1 @@
+//! QUIC and TCP endpoints, identities and framing.

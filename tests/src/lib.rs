@@ -1,0 +1,1 @@
+//! What crosses crates: cluster harness, foreign clients, crash and benchmark suites.
