@@ -4,7 +4,9 @@
 //! arrives in a frame is checked against what is left of that frame before anything is allocated for it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod batch;
 pub mod clock;
+pub mod compression;
 pub mod flow;
 pub mod ids;
 pub mod mesh;
