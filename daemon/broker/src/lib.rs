@@ -1,1 +1,4 @@
 //! Kafka semantics over a cluster.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod groups;
