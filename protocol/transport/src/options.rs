@@ -1,0 +1,201 @@
+//! How a mesh endpoint behaves on the network: limits, and the settings of the links.
+//!
+//! The defaults suit daemons of one data centre. [`TransportOptions::wan`] sizes them for a long link. Liveness is not
+//! decided by these timeouts but by the sessions of the layers above; they only bound how long a dead path lingers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// The limits of one endpoint. See [`crate::Mesh::bind`].
+#[derive(Debug, Clone)]
+pub struct MeshOptions {
+    /// The stateless-reset key. Kept with the daemon's data, so that after a restart its peers learn at once that their
+    /// connections are gone. Secret.
+    pub reset_key: [u8; 64],
+    /// How links behave, accepted and dialled alike unless a dial says otherwise.
+    pub transport: TransportOptions,
+    /// Established connections at most; further ones are refused.
+    pub max_connections: usize,
+    /// Handshakes of accepted connections at most at a time. From half of it on, a peer must first prove its address
+    /// (a QUIC retry), so that forged addresses cannot hold the places.
+    pub max_handshakes: usize,
+    /// How long a handshake may take, in either direction.
+    pub handshake_timeout: Duration,
+}
+
+impl MeshOptions {
+    /// The defaults, with this stateless-reset key.
+    pub fn new(reset_key: [u8; 64]) -> Self {
+        Self {
+            reset_key,
+            transport: TransportOptions::default(),
+            max_connections: 1_024,
+            max_handshakes: 128,
+            handshake_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// The congestion controller of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// CUBIC (RFC 9438).
+    Cubic,
+    /// BBR: does not take every loss for congestion; for long links with random loss.
+    Bbr,
+    /// NewReno (RFC 9002).
+    NewReno,
+}
+
+/// The settings of a link.
+#[derive(Debug, Clone)]
+pub struct TransportOptions {
+    /// The round-trip time assumed before the first measurement; decides how soon a lost first packet is sent again.
+    pub initial_rtt: Duration,
+    /// How often an idle connection is probed. Also how soon a restarted peer is noticed.
+    pub keep_alive: Duration,
+    /// How long a silent path is kept.
+    pub idle_timeout: Duration,
+    /// Streams that the peer may have open at a time.
+    pub max_streams: u32,
+    /// Bytes in flight on one stream, receiving.
+    pub stream_window: u32,
+    /// Bytes in flight on one connection, receiving.
+    pub connection_window: u32,
+    /// Bytes unacknowledged on one connection, sending.
+    pub send_window: u64,
+    /// The congestion controller.
+    pub congestion: Congestion,
+    /// Bytes that may be sent before the first acknowledgement.
+    pub initial_window: u64,
+    /// How many packets may overtake one before it counts as lost (at least 3). Long links reorder.
+    pub packet_threshold: u32,
+    /// The largest UDP payload that is tried.
+    pub max_datagram: u16,
+    /// Packets received before an acknowledgement is sent at once.
+    pub ack_threshold: u32,
+    /// The longest that an acknowledgement is held back.
+    pub max_ack_delay: Duration,
+    /// Hand the kernel many packets in one call.
+    pub segmentation_offload: bool,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self {
+            initial_rtt: Duration::from_millis(10),
+            keep_alive: Duration::from_millis(500),
+            idle_timeout: Duration::from_secs(3),
+            max_streams: 1_024,
+            stream_window: 8 << 20,
+            connection_window: 64 << 20,
+            send_window: 32 << 20,
+            congestion: Congestion::Cubic,
+            initial_window: 1 << 20,
+            packet_threshold: 3,
+            max_datagram: 8_952,
+            ack_threshold: 10,
+            max_ack_delay: Duration::from_millis(2),
+            segmentation_offload: true,
+        }
+    }
+}
+
+impl TransportOptions {
+    /// Settings for a link of this capacity (bits per second) and round-trip time: windows of twice the product of both,
+    /// patience with reordering, Ethernet-sized packets.
+    pub fn wan(bits_per_second: u64, rtt: Duration) -> Self {
+        let lan = Self::default();
+        let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        let in_flight = (bits_per_second / 8).saturating_mul(rtt_us) / 1_000_000 * 2;
+        let window = in_flight.clamp(8 << 20, 1 << 30);
+        let window_u32 = u32::try_from(window).unwrap_or(1 << 30);
+        Self {
+            initial_rtt: rtt.max(Duration::from_millis(10)),
+            keep_alive: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(10),
+            stream_window: window_u32,
+            connection_window: window_u32.saturating_mul(2).max(lan.connection_window),
+            send_window: window,
+            initial_window: 256 << 10,
+            packet_threshold: 128,
+            max_datagram: 1_452,
+            max_ack_delay: Duration::from_millis(10),
+            ..lan
+        }
+    }
+
+    pub(crate) fn to_quinn(&self) -> Arc<TransportConfig> {
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(self.ack_threshold))
+            .max_ack_delay(Some(self.max_ack_delay))
+            .reordering_threshold(VarInt::from_u32(self.packet_threshold.max(3) - 1));
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(self.max_datagram.max(1_200));
+        let mut config = TransportConfig::default();
+        config
+            .initial_rtt(self.initial_rtt)
+            .keep_alive_interval(Some(self.keep_alive))
+            .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_streams))
+            // One, for the acceptor's greeting (see `mesh`).
+            .max_concurrent_uni_streams(VarInt::from_u32(1))
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.connection_window))
+            .send_window(self.send_window)
+            .packet_threshold(self.packet_threshold.max(3))
+            .congestion_controller_factory(self.controller())
+            .mtu_discovery_config(Some(mtu))
+            .ack_frequency_config(Some(acks))
+            .enable_segmentation_offload(self.segmentation_offload)
+            .datagram_receive_buffer_size(None);
+        Arc::new(config)
+    }
+
+    fn controller(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self.congestion {
+            Congestion::Cubic => {
+                let mut config = CubicConfig::default();
+                config.initial_window(self.initial_window);
+                Arc::new(config)
+            }
+            Congestion::Bbr => {
+                let mut config = BbrConfig::default();
+                config.initial_window(self.initial_window);
+                Arc::new(config)
+            }
+            Congestion::NewReno => {
+                let mut config = NewRenoConfig::default();
+                config.initial_window(self.initial_window);
+                Arc::new(config)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_fat_link_gets_windows_of_its_size() {
+        // 1 Gbit/s at 200 ms holds 25 MB.
+        let wan = TransportOptions::wan(1_000_000_000, Duration::from_millis(200));
+        assert_eq!(wan.send_window, 50_000_000);
+        assert_eq!(wan.stream_window, 50_000_000);
+        assert!(wan.connection_window >= wan.stream_window);
+        wan.to_quinn();
+    }
+
+    #[test]
+    fn absurd_links_stay_within_bounds() {
+        let wan = TransportOptions::wan(u64::MAX, Duration::MAX);
+        assert_eq!(wan.send_window, 1 << 30);
+        assert_eq!(TransportOptions::wan(0, Duration::ZERO).send_window, 8 << 20);
+        wan.to_quinn();
+    }
+}
