@@ -1,3 +1,6 @@
 //! The tradewind program.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
 
 fn main() {}
