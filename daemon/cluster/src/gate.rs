@@ -87,7 +87,8 @@ async fn serve_stream(inner: Arc<Inner>, peer: Peer, mut tx: FrameTx, mut rx: Fr
 async fn converse(inner: Arc<Inner>, peer: Peer, hello: Hello, tx: FrameTx, rx: FrameRx) {
     match hello.conversation {
         Conversation::Raft | Conversation::Control => {
-            let link = link(hello.node, hello.expect_storage.unwrap_or_default(), tx, rx);
+            // A dialer does not say which disk it is on; only what it expects here.
+            let link = link(hello.node, [0; 16], tx, rx);
             inner.metadata().serve(hello.conversation, hello.node, link).await;
         }
         Conversation::Replicate => leader::serve(inner, Reader::Follower(hello.node), tx, rx).await,
