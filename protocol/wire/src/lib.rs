@@ -4,9 +4,17 @@
 //! arrives in a frame is checked against what is left of that frame before anything is allocated for it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api;
 pub mod batch;
 pub mod clock;
+pub mod codec;
 pub mod compression;
+pub mod consumer_protocol;
+pub mod error;
 pub mod flow;
 pub mod ids;
 pub mod mesh;
+pub mod messages;
+#[cfg(test)]
+#[allow(missing_docs)]
+pub mod random;
