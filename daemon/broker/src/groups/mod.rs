@@ -1,19 +1,27 @@
 //! Consumer groups of the classic protocol.
 //!
-//! `group.rs`, `join.rs` and `sync.rs` are a state machine without time or I/O of its own; `record.rs` is what the log
-//! keeps of it.
+//! `group.rs`, `join.rs` and `sync.rs` are a state machine without time or I/O of its own; `offsets.rs` are the positions
+//! beside it; `record.rs` is what the log keeps of both. `shard.rs` holds the groups of one partition of
+//! `__consumer_offsets` under one leader epoch, and `coordinator.rs` is what the handlers call.
 
+mod coordinator;
 mod error;
 mod group;
 mod join;
+mod journal;
 mod member;
+mod offsets;
 pub mod record;
+mod shard;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use coordinator::{Committer, Coordinator, DescribedMember, Description, Listing, Now, Position};
 pub use error::GroupError;
 pub use group::{Effect, Group, GroupConfig, GroupState, Token};
 pub use join::{Join, JoinReply, JoinedMember};
+pub use journal::{Entry, Journal};
 pub use member::Member;
+pub use offsets::{MirroredCommit, MirroredStatus, Offsets};
 pub use sync::{Sync, SyncReply};
