@@ -1,8 +1,26 @@
 //! Raft metadata, replication of logs and the mesh protocol.
+//!
+//! Two halves. **Metadata**: [`command`]s go through one Raft log; `apply` makes the next [`image`] from them;
+//! [`metadata`] is the handle. **Data**: [`replica`] is one partition's copy here, `replicate` the streams between
+//! copies, `in_sync` and `flusher` what moves the high watermark. [`cluster`] ties them together; `gate` is the door for
+//! everyone else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod calls;
+mod cluster;
 pub mod command;
 pub mod config;
+mod flusher;
+mod gate;
 pub mod image;
+mod in_sync;
 pub mod link;
 pub mod metadata;
+pub mod metrics;
+mod peers;
+pub mod replica;
+mod replicas;
+mod replicate;
+
+pub use calls::{CallError, CallHandler};
+pub use cluster::{Cluster, ClusterError, ClusterOptions, KafkaStreams};

@@ -1,6 +1,15 @@
-//! The tradewind program.
+//! The tradewind program: one binary for daemon, command line and demo.
+//!
+//! `main` only sets up what must be there before anything else; [`cli`] reads the command line and goes on from there.
+//! A daemon's life is in [`boot`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cli;
+mod clock;
 mod config;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

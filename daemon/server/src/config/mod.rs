@@ -17,9 +17,9 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use layers::{Overrides, load};
+pub(crate) use layers::{Loaded, Overrides, load};
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use settings::{ListenerSettings, RemoteCluster, Settings};
-pub(crate) use show::show;
+pub(crate) use show::{Shown, show};
 pub(crate) use template::template;
 pub(crate) use units::host_port;

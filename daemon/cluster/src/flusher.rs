@@ -1,0 +1,160 @@
+//! Group commit: a few threads that make dirty logs durable and tell their replicas how far.
+//!
+//! A replica is queued at most once, and flushed by at most one thread at a time; what is appended meanwhile goes with
+//! its next flush. So the number of fsyncs follows the disk, not the number of appends.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Condvar, Mutex};
+use tradewind_wire::clock::Clock;
+
+use crate::metrics;
+use crate::replica::Replica;
+
+/// How many fsyncs run side by side.
+const THREADS: usize = 8;
+
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+const FLUSHING: u8 = 2;
+/// Dirtied again while it is being flushed.
+const AGAIN: u8 = 3;
+
+/// Where one replica stands in the queue.
+#[derive(Debug, Default)]
+pub(crate) struct FlushState(AtomicU8);
+
+impl FlushState {
+    /// Something was appended; true if the replica must be queued.
+    fn dirty(&self) -> bool {
+        let next = |state| match state {
+            IDLE => Some(QUEUED),
+            FLUSHING => Some(AGAIN),
+            _ => None,
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
+    }
+
+    fn begin(&self) {
+        self.0.store(FLUSHING, Ordering::Release);
+    }
+
+    /// The flush is over; true if the replica must be queued again.
+    fn done(&self) -> bool {
+        let next = |state| Some(if state == AGAIN { QUEUED } else { IDLE });
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(AGAIN)
+    }
+}
+
+/// The queue of dirty replicas and its threads, which end when the last handle is dropped.
+#[derive(Clone)]
+pub(crate) struct Flusher {
+    queue: Arc<Queue>,
+    _stop: Arc<StopOnDrop>,
+}
+
+#[derive(Default)]
+struct Queue {
+    dirty: Mutex<Dirty>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Dirty {
+    replicas: VecDeque<Weak<Replica>>,
+    stopped: bool,
+}
+
+struct StopOnDrop(Arc<Queue>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.dirty.lock().stopped = true;
+        self.0.wake.notify_all();
+    }
+}
+
+impl Flusher {
+    /// Starts the threads.
+    pub(crate) fn start(clock: &Arc<dyn Clock>) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        for i in 0..THREADS {
+            let (queue, clock) = (Arc::clone(&queue), Arc::clone(clock));
+            std::thread::Builder::new()
+                .name(format!("flush-{i}"))
+                .spawn(move || queue.work(&*clock))?;
+        }
+        Ok(Self {
+            _stop: Arc::new(StopOnDrop(Arc::clone(&queue))),
+            queue,
+        })
+    }
+
+    /// The replica's log has unflushed records: flush them soon and call [`Replica::flushed`].
+    pub(crate) fn enqueue(&self, replica: &Weak<Replica>) {
+        if replica
+            .upgrade()
+            .is_some_and(|replica| replica.flush_state.dirty())
+        {
+            self.queue.push(replica.clone());
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, replica: Weak<Replica>) {
+        self.dirty.lock().replicas.push_back(replica);
+        self.wake.notify_one();
+    }
+
+    fn work(&self, clock: &dyn Clock) {
+        loop {
+            let next = {
+                let mut dirty = self.dirty.lock();
+                loop {
+                    if let Some(replica) = dirty.replicas.pop_front() {
+                        break replica;
+                    }
+                    if dirty.stopped {
+                        return;
+                    }
+                    self.wake.wait(&mut dirty);
+                }
+            };
+            let Some(replica) = next.upgrade() else { continue };
+            replica.flush_state.begin();
+            let began = clock.monotonic();
+            match replica.log().flush() {
+                Ok(end) => {
+                    metrics::flushed(clock.monotonic().saturating_sub(began));
+                    replica.flushed(end);
+                }
+                Err(error) => replica.failed(format!("flush: {error}")),
+            }
+            if replica.flush_state.done() {
+                self.push(next);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_queued_once_and_again_if_dirtied_meanwhile() {
+        let state = FlushState::default();
+        assert!(state.dirty());
+        assert!(!state.dirty());
+        state.begin();
+        assert!(!state.dirty());
+        assert!(!state.dirty());
+        assert!(state.done());
+        state.begin();
+        assert!(!state.done());
+        assert!(state.dirty());
+    }
+}

@@ -1,0 +1,167 @@
+//! Proposes in-sync sets: gathers what this daemon's leaders want and sends it to the controller, one entry at a time.
+//!
+//! A proposal whose outcome is unknown is sent again until the controller answers: asked twice, the second is refused as
+//! stale, and the image tells which. Until then the replica counts the proposed members into its maximal set.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tradewind_wire::ids::{NodeId, TopicId};
+
+use crate::command::{Command, IsrChange, Outcome};
+use crate::metadata::{Metadata, ProposeError};
+use crate::metrics;
+use crate::replica::Replica;
+use crate::replicas::Replicas;
+
+/// How often leaders look for followers that lag.
+const LAG_CHECK: Duration = Duration::from_millis(500);
+/// How long one proposal may take before it is sent again.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// At most this many partitions in one entry.
+const CHANGES_MAX: usize = 2_000;
+
+/// The partitions that asked to be looked at.
+#[derive(Default)]
+pub(crate) struct InSync {
+    asked: Mutex<HashSet<(TopicId, i32)>>,
+    notify: Notify,
+}
+
+impl InSync {
+    /// A follower came, failed or may join: look at this partition now.
+    pub(crate) fn check(&self, replica: &Replica) {
+        self.asked.lock().insert((replica.topic, replica.partition));
+        self.notify.notify_one();
+    }
+
+    /// Runs for as long as the daemon does. `lag_max` is `replica.lag.time.max.ms`.
+    pub(crate) async fn run(
+        &self,
+        own: NodeId,
+        metadata: Metadata,
+        replicas: Arc<Replicas>,
+        lag_max: Duration,
+    ) {
+        let lag_max_ms = i64::try_from(lag_max.as_millis()).unwrap_or(i64::MAX);
+        let mut undecided: Vec<(Arc<Replica>, IsrChange)> = Vec::new();
+        loop {
+            let all = tokio::select! {
+                () = self.notify.notified() => false,
+                () = tokio::time::sleep(LAG_CHECK) => true,
+            };
+            let asked = std::mem::take(&mut *self.asked.lock());
+            let candidates: Vec<Arc<Replica>> = if all {
+                replicas
+                    .all()
+                    .into_iter()
+                    .filter(|replica| replica.is_leader())
+                    .collect()
+            } else {
+                asked
+                    .iter()
+                    .filter_map(|(topic, partition)| replicas.of(*topic, *partition))
+                    .collect()
+            };
+            let Some(daemon_epoch) = metadata.standing().borrow().daemon_epoch else {
+                continue;
+            };
+            let mut changes = std::mem::take(&mut undecided);
+            gather(
+                own,
+                &metadata,
+                &candidates,
+                lag_max_ms,
+                daemon_epoch,
+                &mut changes,
+            );
+            if !changes.is_empty() {
+                undecided = propose(own, &metadata, daemon_epoch, changes).await;
+            }
+        }
+    }
+}
+
+fn gather(
+    own: NodeId,
+    metadata: &Metadata,
+    candidates: &[Arc<Replica>],
+    lag_max_ms: i64,
+    daemon_epoch: i64,
+    changes: &mut Vec<(Arc<Replica>, IsrChange)>,
+) {
+    let image = metadata.image();
+    let epochs: HashMap<NodeId, i64> = image
+        .nodes
+        .iter()
+        .map(|(node, daemon)| (*node, daemon.epoch))
+        .collect();
+    for replica in candidates {
+        if changes.len() >= CHANGES_MAX {
+            break;
+        }
+        let Some(proposal) = replica.propose_in_sync(lag_max_ms) else {
+            continue;
+        };
+        let isr = proposal
+            .members
+            .iter()
+            .map(|(node, session)| {
+                let registered = epochs.get(node).copied().unwrap_or(-1);
+                let epoch = if *node == own {
+                    daemon_epoch
+                } else {
+                    session.filter(|e| *e > 0).unwrap_or(registered)
+                };
+                (*node, epoch)
+            })
+            .collect();
+        let change = IsrChange {
+            topic: replica.topic,
+            partition: replica.partition,
+            leader_epoch: proposal.leader_epoch,
+            partition_epoch: proposal.partition_epoch,
+            isr,
+        };
+        tracing::info!(
+            topic = %replica.topic_name, partition = replica.partition, isr = ?change.isr, "proposing an in-sync set"
+        );
+        changes.push((Arc::clone(replica), change));
+    }
+}
+
+/// Sends one entry; returns what is still undecided.
+async fn propose(
+    own: NodeId,
+    metadata: &Metadata,
+    daemon_epoch: i64,
+    changes: Vec<(Arc<Replica>, IsrChange)>,
+) -> Vec<(Arc<Replica>, IsrChange)> {
+    metrics::in_sync_proposed(changes.len());
+    let command = Command::AlterIsr {
+        node: own,
+        daemon_epoch,
+        changes: changes.iter().map(|(_, change)| change.clone()).collect(),
+    };
+    match metadata.propose(command, PROPOSE_TIMEOUT).await {
+        Ok(Outcome::IsrChanged(results)) => {
+            for ((replica, change), result) in changes.iter().zip(results) {
+                if let Err(error) = result {
+                    tracing::debug!(topic = %replica.topic_name, partition = replica.partition, %error, "in-sync set refused");
+                    replica.in_sync_refused(change.leader_epoch);
+                }
+            }
+            Vec::new()
+        }
+        Err(ProposeError::Timeout | ProposeError::Stopped) => changes,
+        Ok(_) | Err(_) => {
+            for (replica, change) in &changes {
+                replica.in_sync_refused(change.leader_epoch);
+            }
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,749 @@
+//! One partition's copy on this daemon: who leads it, what may be appended, and how far it is committed.
+//!
+//! A [`Replica`] ties one log to what the cluster's image says of its partition. It decides nothing about elections or
+//! the in-sync set (the controller does), sends nothing (the streams in `replicate` do) and runs no task of its own.
+//! One lock guards role and watermark, and is held over the log's short synchronous append, so that nothing is written
+//! under an epoch that has ended. Never held across an await.
+//!
+//! Invariants: `log start <= high watermark <= end` on a leader; the high watermark never falls while the daemon runs,
+//! except where the log itself is cut below it, which is reported.
+
+mod error;
+mod leadership;
+mod waiters;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tradewind_log::{Appended, Log};
+use tradewind_wire::batch::Batch;
+use tradewind_wire::clock::Clock;
+use tradewind_wire::ids::{NodeId, TopicId};
+
+pub use self::error::{CommitError, ReplicaError};
+use self::leadership::{Assignment, Leadership};
+use self::waiters::{CommitWaiters, ProgressWaiters};
+use crate::flusher::{FlushState, Flusher};
+use crate::image::Partition;
+use crate::replicate::signal::Subscribers;
+
+/// How a consumer's reading is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark, aborted records included.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// Where a partition stands at its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderView {
+    /// The leader epoch.
+    pub epoch: i32,
+    /// The log's end when this epoch began.
+    pub epoch_start: i64,
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The last stable offset.
+    pub last_stable_offset: i64,
+    /// The log start offset.
+    pub log_start: i64,
+    /// The log end offset.
+    pub end: i64,
+}
+
+/// What a fetch found.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    /// Whole batches, the first of which may begin below the wanted offset.
+    pub records: Vec<Bytes>,
+    /// How many bytes `records` holds.
+    pub bytes: usize,
+    /// The offset behind the last record.
+    pub next_offset: i64,
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The last stable offset.
+    pub last_stable_offset: i64,
+    /// The log start offset.
+    pub log_start: i64,
+}
+
+/// What the settings of a topic mean for its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaSettings {
+    /// `min.insync.replicas`.
+    pub min_in_sync: usize,
+    /// `flush.messages=1`: only flushed records count as acknowledged by a copy.
+    pub flush_each: bool,
+}
+
+/// What the replicas of a daemon share.
+pub(crate) struct ReplicaContext {
+    /// This daemon.
+    pub(crate) own: NodeId,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) flusher: Flusher,
+    /// Whether the controller answered within two sessions. While it did not, this daemon may have been replaced
+    /// without knowing it, and refuses writes that no other daemon has to confirm.
+    pub(crate) in_touch: Arc<AtomicBool>,
+}
+
+/// One partition's copy on this daemon.
+pub struct Replica {
+    /// The topic's id.
+    pub topic: TopicId,
+    /// The topic's name.
+    pub topic_name: String,
+    /// The partition.
+    pub partition: i32,
+    log: Arc<Log>,
+    context: Arc<ReplicaContext>,
+    state: Mutex<State>,
+    high_watermark: AtomicI64,
+    progress: ProgressWaiters,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) flush_state: FlushState,
+    me: Weak<Self>,
+}
+
+struct State {
+    role: Role,
+    leader_epoch: i32,
+    settings: ReplicaSettings,
+    commits: CommitWaiters,
+    failure: Option<String>,
+}
+
+enum Role {
+    Leader(Leadership),
+    Follower { leader: Option<NodeId> },
+}
+
+/// What a follower says to open a session with its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FollowerPosition {
+    pub(crate) leader_epoch: i32,
+    pub(crate) last_epoch: i32,
+    pub(crate) end: i64,
+}
+
+impl Replica {
+    /// A copy whose role is not known yet. `high_watermark` is a hint from before a restart, never a truncation point.
+    pub(crate) fn new(
+        topic: TopicId,
+        topic_name: String,
+        partition: i32,
+        log: Arc<Log>,
+        settings: ReplicaSettings,
+        high_watermark: i64,
+        context: Arc<ReplicaContext>,
+    ) -> Arc<Self> {
+        let high_watermark = high_watermark.clamp(log.start(), log.end());
+        Arc::new_cyclic(|me| Self {
+            topic,
+            topic_name,
+            partition,
+            log,
+            context,
+            state: Mutex::new(State {
+                role: Role::Follower { leader: None },
+                leader_epoch: -1,
+                settings,
+                commits: CommitWaiters::default(),
+                failure: None,
+            }),
+            high_watermark: AtomicI64::new(high_watermark),
+            progress: ProgressWaiters::default(),
+            subscribers: Subscribers::default(),
+            flush_state: FlushState::default(),
+            me: me.clone(),
+        })
+    }
+
+    /// The partition's log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// The high watermark as this daemon knows it.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// Where the partition stands, if this daemon leads it and the caller's epoch (if any) is the current one.
+    pub fn leader(&self, expected_epoch: Option<i32>) -> Result<LeaderView, ReplicaError> {
+        let state = self.state.lock();
+        let leadership = self.leading(&state, expected_epoch)?;
+        let high_watermark = leadership.high_watermark();
+        Ok(LeaderView {
+            epoch: leadership.epoch,
+            epoch_start: leadership.epoch_start,
+            high_watermark,
+            last_stable_offset: self.log.last_stable_offset(high_watermark),
+            log_start: self.log.start(),
+            end: self.log.end(),
+        })
+    }
+
+    /// Whether this daemon leads the partition now.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.state.lock().role, Role::Leader(_))
+    }
+
+    /// Appends one batch from a client or a coordinator of this cluster. `acks` is Kafka's: 0, 1 or -1.
+    ///
+    /// Synchronous and short. With acks -1 the in-sync set must be large enough *before* anything is written; the
+    /// caller then waits with [`Self::committed`].
+    pub fn append(&self, batch: Batch, acks: i16) -> Result<(Appended, i32), ReplicaError> {
+        let mut state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(ReplicaError::Storage {
+                reason: failure.clone(),
+            });
+        }
+        let leadership = self.leading(&state, None)?;
+        if acks == -1 && !leadership.enough_in_sync() {
+            return Err(ReplicaError::NotEnoughReplicas {
+                in_sync: leadership.in_sync().len(),
+            });
+        }
+        if acks != -1 && !self.context.in_touch.load(Ordering::Acquire) {
+            return Err(ReplicaError::NotLeader {
+                leader: None,
+                epoch: leadership.epoch,
+            });
+        }
+        let epoch = leadership.epoch;
+        let old_end = self.log.end();
+        let appended = self.log.append(batch, epoch)?;
+        if !appended.duplicate {
+            self.grew(&mut state, old_end);
+        }
+        Ok((appended, epoch))
+    }
+
+    /// Appends whole batches of a mirrored partition at their own offsets, under `leader_epoch` and behind `prev_end`.
+    ///
+    /// Refused if either is not what it is here now: another leader, or another writer, has come in between.
+    pub fn append_mirrored(
+        &self,
+        batches: Bytes,
+        prev_end: i64,
+        leader_epoch: i32,
+    ) -> Result<i64, ReplicaError> {
+        let mut state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(ReplicaError::Storage {
+                reason: failure.clone(),
+            });
+        }
+        let leadership = self.leading(&state, Some(leader_epoch))?;
+        if !leadership.enough_in_sync() {
+            return Err(ReplicaError::NotEnoughReplicas {
+                in_sync: leadership.in_sync().len(),
+            });
+        }
+        let old_end = self.log.end();
+        if prev_end != old_end {
+            return Err(ReplicaError::WrongPosition {
+                expected: old_end,
+                given: prev_end,
+            });
+        }
+        self.log.append_at(batches, Some(leader_epoch))?;
+        self.grew(&mut state, old_end);
+        Ok(self.log.end())
+    }
+
+    /// Begins an empty log at `offset`: a mirror's first batch, or one behind a gap at the source.
+    pub fn begin_mirror_at(&self, offset: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.leading(&state, Some(leader_epoch))?;
+        let (start, end) = (self.log.start(), self.log.end());
+        if start != end || offset < end {
+            return Err(ReplicaError::WrongPosition {
+                expected: end,
+                given: offset,
+            });
+        }
+        self.log.reset_at(offset)?;
+        drop(state);
+        self.changed();
+        Ok(())
+    }
+
+    /// Waits until `last_offset` lies below the high watermark of `leader_epoch`.
+    ///
+    /// The deadline is the caller's: this future may be dropped at any time.
+    pub async fn committed(
+        &self,
+        last_offset: i64,
+        leader_epoch: i32,
+        timeout: Duration,
+    ) -> Result<(), CommitError> {
+        let waiting = {
+            let mut state = self.state.lock();
+            match &state.role {
+                Role::Leader(leadership) if leadership.epoch == leader_epoch => {
+                    if leadership.high_watermark() > last_offset {
+                        return Ok(());
+                    }
+                }
+                _ => return Err(CommitError::NotLeader),
+            }
+            state.commits.wait(last_offset)
+        };
+        match tokio::time::timeout(timeout, waiting).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(CommitError::NotLeader),
+            Err(_) => Err(self.timed_out(leader_epoch)),
+        }
+    }
+
+    fn timed_out(&self, leader_epoch: i32) -> CommitError {
+        let state = self.state.lock();
+        match &state.role {
+            Role::Leader(leadership) if leadership.epoch == leader_epoch => {
+                if leadership.enough_in_sync() {
+                    CommitError::TimedOut
+                } else {
+                    CommitError::NotEnoughReplicasAfterAppend
+                }
+            }
+            _ => CommitError::NotLeader,
+        }
+    }
+
+    /// Reads for a consumer: whole batches from `from`, up to what `isolation` allows.
+    pub fn fetch(
+        &self,
+        from: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        expected_epoch: Option<i32>,
+    ) -> Result<Fetched, ReplicaError> {
+        let view = self.leader(expected_epoch)?;
+        if from < view.log_start || from > view.end {
+            return Err(ReplicaError::OffsetOutOfRange { view });
+        }
+        let up_to = match isolation {
+            Isolation::ReadUncommitted => view.high_watermark,
+            Isolation::ReadCommitted => view.last_stable_offset,
+        };
+        let mut fetched = Fetched {
+            next_offset: from,
+            high_watermark: view.high_watermark,
+            last_stable_offset: view.last_stable_offset,
+            log_start: view.log_start,
+            ..Fetched::default()
+        };
+        // Between watermark and end there is nothing to see yet; not an error.
+        if from < up_to {
+            let slice = self.log.read(from, max_bytes, up_to)?;
+            fetched.records = slice.records;
+            fetched.bytes = slice.bytes;
+            fetched.next_offset = slice.next_offset;
+        }
+        Ok(fetched)
+    }
+
+    /// Has `waiter` notified once, at the next move of the high watermark or change of leadership.
+    pub fn on_progress(&self, waiter: &Arc<Notify>) {
+        self.progress.register(waiter);
+    }
+
+    /// What the leader wants the in-sync set to be: `(leader epoch, partition epoch, set)`; remembered as proposed.
+    pub(crate) fn propose_in_sync(&self, lag_max_ms: i64) -> Option<InSyncProposal> {
+        let mut state = self.state.lock();
+        let Role::Leader(leadership) = &mut state.role else {
+            return None;
+        };
+        let wanted = leadership.wanted(self.log.end(), self.context.clock.now_ms(), lag_max_ms)?;
+        leadership.propose(wanted.clone());
+        let members = wanted
+            .into_iter()
+            .map(|node| {
+                (
+                    node,
+                    leadership.follower(node).map(|follower| follower.daemon_epoch),
+                )
+            })
+            .collect();
+        Some(InSyncProposal {
+            leader_epoch: leadership.epoch,
+            partition_epoch: leadership.partition_epoch(),
+            members,
+        })
+    }
+
+    /// The controller definitely refused the proposal.
+    pub(crate) fn in_sync_refused(&self, leader_epoch: i32) {
+        let mut state = self.state.lock();
+        if let Role::Leader(leadership) = &mut state.role
+            && leadership.epoch == leader_epoch
+            && leadership.proposal_refused()
+        {
+            self.watermark_moved(&mut state);
+        }
+    }
+
+    /// Takes over what the image says. `own_registration` is whether this daemon's registration is applied: before
+    /// that it acts on no leadership.
+    pub(crate) fn apply(&self, partition: &Partition, settings: ReplicaSettings, own_registration: bool) {
+        let mut state = self.state.lock();
+        if partition.leader_epoch < state.leader_epoch {
+            return;
+        }
+        state.settings = settings;
+        let epoch_changed = partition.leader_epoch != state.leader_epoch;
+        let lead = partition.leader == Some(self.context.own) && own_registration && state.failure.is_none();
+        let assignment = Assignment {
+            replicas: &partition.replicas,
+            in_sync: &partition.isr,
+            partition_epoch: partition.partition_epoch,
+            min_in_sync: settings.min_in_sync,
+        };
+        let now_ms = self.context.clock.now_ms();
+        match (&mut state.role, lead) {
+            (Role::Leader(leadership), true) if !epoch_changed => {
+                leadership.assign(&assignment, now_ms);
+            }
+            (_, true) => self.begin_leading(&mut state, partition.leader_epoch, &assignment, now_ms),
+            (_, false) => {
+                state.role = Role::Follower {
+                    leader: partition.leader.filter(|l| *l != self.context.own),
+                }
+            }
+        }
+        state.leader_epoch = partition.leader_epoch;
+        if epoch_changed {
+            state.commits.fail();
+        }
+        if let Role::Leader(leadership) = &mut state.role {
+            leadership.advance();
+            self.watermark_moved(&mut state);
+        }
+        drop(state);
+        if epoch_changed {
+            self.changed();
+        }
+    }
+
+    fn begin_leading(&self, state: &mut State, epoch: i32, assignment: &Assignment<'_>, now_ms: i64) {
+        if let Err(error) = self.log.assign_epoch(epoch) {
+            tracing::error!(topic = %self.topic_name, partition = self.partition, %error, "cannot begin a leader epoch");
+            state.failure = Some(error.to_string());
+            state.role = Role::Follower { leader: None };
+            return;
+        }
+        let end = self.log.end();
+        let own_ack = if state.settings.flush_each {
+            self.log.flushed_end()
+        } else {
+            end
+        };
+        state.role = Role::Leader(Leadership::new(
+            self.context.own,
+            epoch,
+            end,
+            own_ack,
+            self.high_watermark(),
+            assignment,
+            now_ms,
+        ));
+        if state.settings.flush_each && own_ack < end {
+            self.context.flusher.enqueue(&self.me);
+        }
+    }
+
+    /// The log is flushed up to `end`.
+    pub(crate) fn flushed(&self, end: i64) {
+        let mut state = self.state.lock();
+        if let Role::Leader(leadership) = &mut state.role
+            && leadership.own_ack(end)
+        {
+            self.watermark_moved(&mut state);
+        }
+        let follows = matches!(state.role, Role::Follower { .. });
+        drop(state);
+        if follows {
+            self.subscribers.acked();
+        }
+    }
+
+    /// Writing or flushing failed: the copy is poisoned until the daemon restarts.
+    pub(crate) fn failed(&self, reason: String) {
+        let mut state = self.state.lock();
+        if state.failure.is_none() {
+            tracing::error!(topic = %self.topic_name, partition = self.partition, reason, "replica failed");
+            state.failure = Some(reason);
+            state.commits.fail();
+        }
+        drop(state);
+        self.changed();
+    }
+
+    /// The topic is deleted: everyone who waits is sent away.
+    pub(crate) fn deleted(&self) {
+        let mut state = self.state.lock();
+        state.role = Role::Follower { leader: None };
+        state.leader_epoch = i32::MAX;
+        state.failure = Some("the topic is deleted".to_owned());
+        state.commits.fail();
+        drop(state);
+        self.changed();
+    }
+
+    /// Why this copy is unusable, if it is.
+    pub fn failure(&self) -> Option<String> {
+        self.state.lock().failure.clone()
+    }
+
+    // --- as a leader of followers ---
+
+    /// Opens a follower's session: its leader epoch must be this leader's.
+    pub(crate) fn open_session(
+        &self,
+        node: NodeId,
+        daemon_epoch: i64,
+        epoch: i32,
+    ) -> Result<LeaderView, ReplicaError> {
+        let view = self.leader(Some(epoch))?;
+        let mut state = self.state.lock();
+        if let Role::Leader(leadership) = &mut state.role
+            && leadership.epoch == epoch
+        {
+            leadership.session_opened(node, daemon_epoch);
+        }
+        Ok(view)
+    }
+
+    /// A follower's copy has come this far within `epoch`. Returns whether the in-sync set may change now.
+    pub(crate) fn follower_acked(&self, node: NodeId, epoch: i32, written: i64, flushed: i64) -> bool {
+        let mut state = self.state.lock();
+        let flush_each = state.settings.flush_each;
+        let Role::Leader(leadership) = &mut state.role else {
+            return false;
+        };
+        if leadership.epoch != epoch {
+            return false;
+        }
+        let ack = if flush_each { flushed } else { written };
+        let moved = leadership.follower_ack(node, ack, self.log.end(), self.context.clock.now_ms());
+        let may_change = leadership.may_change();
+        if moved {
+            self.watermark_moved(&mut state);
+        }
+        may_change
+    }
+
+    /// A follower said that it cannot go on.
+    pub(crate) fn follower_stopped(&self, node: NodeId, epoch: i32) {
+        let mut state = self.state.lock();
+        if let Role::Leader(leadership) = &mut state.role
+            && leadership.epoch == epoch
+        {
+            leadership.follower_failed(node);
+        }
+    }
+
+    // --- as a follower ---
+
+    /// Whom this copy follows, if anyone.
+    pub(crate) fn follows(&self) -> Option<NodeId> {
+        match &self.state.lock().role {
+            Role::Follower { leader } => *leader,
+            Role::Leader(_) => None,
+        }
+    }
+
+    /// What to say to the leader; none if this daemon leads, or the copy is unusable.
+    pub(crate) fn follower_position(&self) -> Option<FollowerPosition> {
+        let state = self.state.lock();
+        match (&state.role, &state.failure) {
+            (Role::Follower { leader: Some(_) }, None) => Some(FollowerPosition {
+                leader_epoch: state.leader_epoch,
+                last_epoch: self.log.last_epoch().unwrap_or(-1),
+                end: self.log.end(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Appends what the leader pushed within session epoch `epoch`.
+    pub(crate) fn append_as_follower(
+        &self,
+        batches: Bytes,
+        prev_end: i64,
+        epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, epoch)?;
+        let end = self.log.end();
+        if prev_end != end {
+            return Err(ReplicaError::WrongPosition {
+                expected: end,
+                given: prev_end,
+            });
+        }
+        self.log.append_at(batches, None)?;
+        let flush_each = state.settings.flush_each;
+        drop(state);
+        if flush_each {
+            self.context.flusher.enqueue(&self.me);
+        }
+        Ok(())
+    }
+
+    /// Takes over the leader's watermark and log start.
+    pub(crate) fn follow_mark(
+        &self,
+        high_watermark: i64,
+        log_start: i64,
+        epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, epoch)?;
+        self.high_watermark
+            .fetch_max(high_watermark.min(self.log.end()), Ordering::AcqRel);
+        if log_start > self.log.start() && log_start <= self.log.end() {
+            self.log.trim_to(log_start)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the log where it diverges from the leader's: `epoch` ends at `end` there.
+    pub(crate) fn cut_divergence(
+        &self,
+        epoch: i32,
+        end: i64,
+        session_epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, session_epoch)?;
+        let own = match self.log.end_offset_for_epoch(epoch) {
+            Some((own_epoch, own_end)) if own_epoch == epoch => own_end.min(end),
+            Some((_, own_end)) => own_end,
+            None => self.log.start(),
+        };
+        let high_watermark = self.high_watermark();
+        tracing::info!(
+            topic = %self.topic_name, partition = self.partition, to = own, from = self.log.end(), high_watermark,
+            "cutting records that the leader does not have"
+        );
+        self.log.truncate_to(own)?;
+        self.high_watermark.fetch_min(own, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Starts over, empty, where the leader's log starts: everything here lies below it.
+    pub(crate) fn restart_at(&self, log_start: i64, session_epoch: i32) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, session_epoch)?;
+        self.log.reset_at(log_start)?;
+        self.high_watermark.store(log_start, Ordering::Release);
+        Ok(())
+    }
+
+    /// Flushes what an earlier run or an earlier setting left unflushed, if flushed records are what counts.
+    pub(crate) fn flush_if_asked(&self) {
+        if self.settings().flush_each && self.log.flushed_end() < self.log.end() {
+            self.context.flusher.enqueue(&self.me);
+        }
+    }
+
+    /// How far this copy has come: (written end, flushed end).
+    pub(crate) fn reached(&self) -> (i64, i64) {
+        (self.log.end(), self.log.flushed_end())
+    }
+
+    pub(crate) fn settings(&self) -> ReplicaSettings {
+        self.state.lock().settings
+    }
+
+    // --- below the lock ---
+
+    fn leading<'a>(&self, state: &'a State, expected: Option<i32>) -> Result<&'a Leadership, ReplicaError> {
+        match expected {
+            Some(epoch) if epoch < state.leader_epoch => {
+                return Err(ReplicaError::FencedEpoch {
+                    current: state.leader_epoch,
+                });
+            }
+            Some(epoch) if epoch > state.leader_epoch => {
+                return Err(ReplicaError::UnknownEpoch {
+                    current: state.leader_epoch,
+                });
+            }
+            _ => {}
+        }
+        match &state.role {
+            Role::Leader(leadership) => Ok(leadership),
+            Role::Follower { leader } => Err(ReplicaError::NotLeader {
+                leader: *leader,
+                epoch: state.leader_epoch,
+            }),
+        }
+    }
+
+    fn following(&self, state: &State, epoch: i32) -> Result<(), ReplicaError> {
+        if let Some(failure) = &state.failure {
+            return Err(ReplicaError::Storage {
+                reason: failure.clone(),
+            });
+        }
+        match state.role {
+            Role::Follower { .. } if state.leader_epoch == epoch => Ok(()),
+            _ => Err(ReplicaError::FencedEpoch {
+                current: state.leader_epoch,
+            }),
+        }
+    }
+
+    fn grew(&self, state: &mut State, old_end: i64) {
+        let flush_each = state.settings.flush_each;
+        let now_ms = self.context.clock.now_ms();
+        if let Role::Leader(leadership) = &mut state.role {
+            leadership.grew(old_end, now_ms);
+            if !flush_each && leadership.own_ack(self.log.end()) {
+                self.watermark_moved(state);
+            }
+        }
+        if flush_each {
+            self.context.flusher.enqueue(&self.me);
+        }
+        self.subscribers.ready();
+    }
+
+    fn watermark_moved(&self, state: &mut State) {
+        let Role::Leader(leadership) = &state.role else {
+            return;
+        };
+        let high_watermark = leadership.high_watermark();
+        let before = self.high_watermark.swap(high_watermark, Ordering::AcqRel);
+        if high_watermark != before {
+            state.commits.reached(high_watermark);
+            self.progress.wake();
+            self.subscribers.ready();
+        }
+    }
+
+    fn changed(&self) {
+        self.progress.wake();
+        self.subscribers.ready();
+    }
+}
+
+/// A leader's wish for another in-sync set. A member's daemon epoch is absent for the leader itself.
+#[derive(Debug, Clone)]
+pub(crate) struct InSyncProposal {
+    pub(crate) leader_epoch: i32,
+    pub(crate) partition_epoch: i32,
+    pub(crate) members: Vec<(NodeId, Option<i64>)>,
+}

@@ -1,0 +1,326 @@
+//! The serving side of the push protocol: one stream's sessions, each a cursor over a log.
+//!
+//! Two tasks a stream: one reads the follower's frames, one sends. The sender never queues batches; it reads each
+//! session's log where its cursor stands, when the session is marked ready. A session belongs to one leader epoch and
+//! ends with it. For a mirror of another cluster the same, but only up to the high watermark, and its acknowledgements
+//! move nothing here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tradewind_transport::{FrameRx, FrameTx};
+use tradewind_wire::clock::Clock;
+use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::mesh::{Follow, Mark, Push, Refusal, Start};
+
+use super::signal::{Kind, StreamSignal};
+use crate::metrics;
+use crate::replica::{LeaderView, Replica, ReplicaError};
+
+/// At most this much record data in one frame.
+pub(crate) const PUSH_BYTES_MAX: usize = 256 * 1024;
+
+/// At most this many sessions on one stream.
+const SESSIONS_MAX: usize = 200_000;
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A follower of this cluster.
+    Follower(NodeId),
+    /// A mirror of another cluster.
+    Mirror,
+}
+
+/// What the serving side needs of its daemon.
+pub(crate) trait LeaderHost: Send + Sync + 'static {
+    /// The copy of a partition here.
+    fn replica(&self, topic: TopicId, partition: i32) -> Option<Arc<Replica>>;
+    /// The daemon epoch of `node`'s current registration.
+    fn daemon_epoch(&self, node: NodeId) -> Option<i64>;
+    /// The in-sync set of this partition may have to change.
+    fn check_in_sync(&self, replica: &Arc<Replica>);
+    /// Time.
+    fn clock(&self) -> &Arc<dyn Clock>;
+}
+
+/// Serves one stream until it ends.
+pub(crate) async fn serve(host: Arc<dyn LeaderHost>, reader: Reader, mut tx: FrameTx, mut rx: FrameRx) {
+    let stream = Arc::new(Stream {
+        host,
+        reader,
+        sessions: Mutex::new(HashMap::new()),
+        signal: Arc::new(StreamSignal::default()),
+    });
+    let receiving = async {
+        while let Ok(Some(frame)) = rx.recv().await {
+            match Follow::decode(frame) {
+                Ok(frame) => stream.received(frame),
+                Err(error) => {
+                    tracing::warn!(?reader, %error, "closing a replication stream");
+                    break;
+                }
+            }
+        }
+    };
+    let sending = async {
+        loop {
+            stream.signal.woken().await;
+            for handle in stream.signal.take() {
+                if let Some((frame, batches)) = stream.next_frame(handle) {
+                    stream.signal.mark(handle);
+                    let mut parts = vec![frame];
+                    parts.extend(batches);
+                    if tx.send(&parts).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! { () = receiving => {}, () = sending => {} }
+    stream.close();
+}
+
+struct Stream {
+    host: Arc<dyn LeaderHost>,
+    reader: Reader,
+    sessions: Mutex<HashMap<u32, Session>>,
+    signal: Arc<StreamSignal>,
+}
+
+/// One partition's cursor. The replica is absent once the session is refused and only its last frame is to be sent.
+struct Session {
+    replica: Option<Arc<Replica>>,
+    epoch: i32,
+    cursor: i64,
+    told: Option<(i64, i64)>,
+    reply: Option<Push>,
+}
+
+impl Stream {
+    fn received(&self, frame: Follow) {
+        match frame {
+            Follow::Start(start) => self.start(&start),
+            Follow::Ack {
+                handle,
+                written,
+                flushed,
+            } => self.acked(handle, written, flushed),
+            Follow::Stop { handle, failure } => self.stopped(handle, failure),
+        }
+    }
+
+    fn start(&self, start: &Start) {
+        let replica = self.host.replica(start.topic, start.partition);
+        let session = match self.open(start, replica.as_ref()) {
+            Ok((view, cursor)) => {
+                if let Some(replica) = &replica {
+                    replica.subscribers.add(&self.signal, start.handle, Kind::Push);
+                }
+                let mark = self.mark(&view);
+                Session {
+                    replica,
+                    epoch: view.epoch,
+                    cursor,
+                    told: None,
+                    reply: Some(Push::Match {
+                        handle: start.handle,
+                        mark,
+                    }),
+                }
+            }
+            Err(reply) => Session {
+                replica: None,
+                epoch: 0,
+                cursor: 0,
+                told: None,
+                reply: Some(reply),
+            },
+        };
+        let mut sessions = self.sessions.lock();
+        if sessions.len() < SESSIONS_MAX {
+            sessions.insert(start.handle, session);
+            drop(sessions);
+            self.signal.mark(start.handle);
+        }
+    }
+
+    /// Compares the reader's log with ours: the view and the offset from which to push, or what to say instead.
+    fn open(&self, start: &Start, replica: Option<&Arc<Replica>>) -> Result<(LeaderView, i64), Push> {
+        let handle = start.handle;
+        let refuse = |reason, mark| Push::Refused { handle, reason, mark };
+        let Some(replica) = replica else {
+            return Err(refuse(Refusal::UnknownPartition, Mark::default()));
+        };
+        let opened = match self.reader {
+            Reader::Follower(node) => {
+                if self.host.daemon_epoch(node) != Some(start.daemon_epoch) {
+                    return Err(refuse(Refusal::StaleDaemon, Mark::default()));
+                }
+                replica.open_session(node, start.daemon_epoch, start.leader_epoch)
+            }
+            Reader::Mirror => replica.leader(None),
+        };
+        let view = opened.map_err(|error| refuse(refusal(&error), Mark::default()))?;
+        let mark = self.mark(&view);
+        if start.end < view.log_start {
+            return Err(refuse(Refusal::BelowStart, mark));
+        }
+        if start.last_epoch < 0 {
+            // A reader without batches may stand anywhere that we have; there is nothing to compare.
+            return if start.end <= view.end {
+                Ok((view, start.end))
+            } else {
+                Err(refuse(Refusal::AboveEnd, mark))
+            };
+        }
+        match replica.log().end_offset_for_epoch(start.last_epoch) {
+            Some((epoch, end)) if epoch == start.last_epoch && start.end <= end => Ok((view, start.end)),
+            // The same epoch is still being written here: a mirror that is ahead waits for us to catch up.
+            Some((epoch, _))
+                if epoch == start.last_epoch && epoch == view.epoch && self.reader == Reader::Mirror =>
+            {
+                Ok((view, start.end))
+            }
+            Some((epoch, end)) => Err(Push::Diverge { handle, epoch, end }),
+            // Its last epoch is older than everything here: if it stands at our start it has all that came before.
+            None if start.end == view.log_start => Ok((view, start.end)),
+            None => Err(Push::Diverge {
+                handle,
+                epoch: -1,
+                end: view.log_start,
+            }),
+        }
+    }
+
+    fn acked(&self, handle: u32, written: i64, flushed: i64) {
+        let Reader::Follower(node) = self.reader else {
+            return;
+        };
+        let session = {
+            let sessions = self.sessions.lock();
+            sessions
+                .get(&handle)
+                .and_then(|session| Some((session.replica.clone()?, session.epoch)))
+        };
+        if let Some((replica, epoch)) = session
+            && replica.follower_acked(node, epoch, written, flushed)
+        {
+            self.host.check_in_sync(&replica);
+        }
+    }
+
+    fn stopped(&self, handle: u32, failure: Option<String>) {
+        let Some(session) = self.sessions.lock().remove(&handle) else {
+            return;
+        };
+        let Some(replica) = session.replica else { return };
+        replica.subscribers.remove(&self.signal, handle);
+        if let (Reader::Follower(node), Some(failure)) = (self.reader, failure) {
+            tracing::warn!(topic = %replica.topic_name, partition = replica.partition, node, failure, "follower stopped");
+            replica.follower_stopped(node, session.epoch);
+            self.host.check_in_sync(&replica);
+        }
+    }
+
+    /// What the session has to say next, if anything. A frame that ends it also forgets it.
+    fn next_frame(&self, handle: u32) -> Option<(Bytes, Vec<Bytes>)> {
+        let mut sessions = self.sessions.lock();
+        let session = sessions.get_mut(&handle)?;
+        if let Some(reply) = session.reply.take() {
+            if session.replica.is_none() {
+                sessions.remove(&handle);
+            }
+            return Some((reply.encode_head(), Vec::new()));
+        }
+        let replica = session.replica.clone()?;
+        let step = match replica.leader(Some(session.epoch)) {
+            Ok(view) => self.step(handle, session, &replica, &view),
+            Err(error) => Err(Push::Refused {
+                handle,
+                reason: refusal(&error),
+                mark: Mark::default(),
+            }),
+        };
+        step.unwrap_or_else(|last| {
+            sessions.remove(&handle);
+            replica.subscribers.remove(&self.signal, handle);
+            Some((last.encode_head(), Vec::new()))
+        })
+    }
+
+    fn step(
+        &self,
+        handle: u32,
+        session: &mut Session,
+        replica: &Replica,
+        view: &LeaderView,
+    ) -> Result<Option<(Bytes, Vec<Bytes>)>, Push> {
+        let mark = self.mark(view);
+        let up_to = if self.reader == Reader::Mirror {
+            view.high_watermark
+        } else {
+            view.end
+        };
+        if session.cursor < view.log_start {
+            return Err(Push::Refused {
+                handle,
+                reason: Refusal::BelowStart,
+                mark,
+            });
+        }
+        if session.cursor < up_to {
+            let slice = replica.log().read(session.cursor, PUSH_BYTES_MAX, up_to).map_err(|error| {
+                tracing::warn!(topic = %replica.topic_name, partition = replica.partition, %error, "cannot read for a follower");
+                Push::Refused { handle, reason: Refusal::Storage, mark }
+            })?;
+            if !slice.records.is_empty() {
+                let prev_end = std::mem::replace(&mut session.cursor, slice.next_offset);
+                session.told = Some((view.high_watermark, view.log_start));
+                metrics::pushed(self.reader == Reader::Mirror, slice.bytes);
+                let head = Push::Data {
+                    handle,
+                    prev_end,
+                    mark,
+                    batches: Bytes::new(),
+                }
+                .encode_head();
+                return Ok(Some((head, slice.records)));
+            }
+        }
+        if session.told != Some((view.high_watermark, view.log_start)) {
+            session.told = Some((view.high_watermark, view.log_start));
+            return Ok(Some((Push::Watermark { handle, mark }.encode_head(), Vec::new())));
+        }
+        Ok(None)
+    }
+
+    fn mark(&self, view: &LeaderView) -> Mark {
+        Mark {
+            high_watermark: view.high_watermark,
+            log_start: view.log_start,
+            leader_epoch: view.epoch,
+            sent_ms: self.host.clock().now_ms(),
+        }
+    }
+
+    fn close(&self) {
+        for (handle, session) in self.sessions.lock().drain() {
+            if let Some(replica) = session.replica {
+                replica.subscribers.remove(&self.signal, handle);
+            }
+        }
+    }
+}
+
+fn refusal(error: &ReplicaError) -> Refusal {
+    match error {
+        ReplicaError::FencedEpoch { .. } => Refusal::Fenced,
+        ReplicaError::UnknownEpoch { .. } => Refusal::UnknownEpoch,
+        ReplicaError::NotLeader { .. } => Refusal::NotLeader,
+        _ => Refusal::Storage,
+    }
+}

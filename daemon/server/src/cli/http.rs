@@ -1,0 +1,157 @@
+//! Commands that ask a daemon over HTTP: `status`, `mirror status`, `failover`.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tradewind_mirror::status::{FailoverReport, FlowStatus};
+
+use super::args::{FailoverArgs, HttpArgs};
+use super::{Failure, Output};
+
+/// `status`: exit code 1 if something needs attention.
+pub(super) fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
+    let status: serde_json::Value = get(at, "/v1/status")?;
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut lines = format!(
+        "cluster {} ({})  controller {}  topics {}  partitions {}\n",
+        text(&status["cluster"]),
+        text(&status["cluster_id"]),
+        text(&status["controller"]),
+        status["topics"],
+        status["partitions"],
+    );
+    for node in status["nodes"].as_array().into_iter().flatten() {
+        lines += &format!(
+            "  daemon {}  {}  {}\n",
+            node["id"],
+            text(&node["state"]),
+            text(&node["mesh"])
+        );
+    }
+    for flow in status["flows"].as_array().into_iter().flatten() {
+        let lag = flow["lag_records"]
+            .as_i64()
+            .map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
+        lines += &format!(
+            "  flow {}  {}  lag {lag} records\n",
+            text(&flow["flow"]),
+            text(&flow["state"])
+        );
+    }
+    let attention: Vec<String> = status["attention"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
+    for sentence in &attention {
+        lines += &format!("  ! {sentence}\n");
+    }
+    if attention.is_empty() {
+        lines += "  nothing needs attention\n";
+    }
+    output.text(&status, &lines)?;
+    Ok(u8::from(!attention.is_empty()))
+}
+
+/// `mirror status`: exit code 0 whenever it answered.
+pub(super) fn mirror_status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
+    let flows: Vec<FlowStatus> = get(at, "/v1/mirror/status")?;
+    let unknown = || "unknown".to_owned();
+    let row = |flow: &FlowStatus| {
+        vec![
+            flow.flow.clone(),
+            flow.state.clone(),
+            flow.lag_records.map_or_else(unknown, |lag| lag.to_string()),
+            flow.lag_seconds.map_or_else(unknown, |lag| format!("{lag:.1}")),
+            flow.topics.to_string(),
+            format!("{}/{}", flow.groups.exact, flow.groups.total),
+            flow.problems.join("; "),
+        ]
+    };
+    let head = [
+        "flow",
+        "state",
+        "lag (records)",
+        "lag (s)",
+        "topics",
+        "groups exact",
+        "attention",
+    ];
+    output.rows(&flows, &head, flows.iter().map(row))?;
+    Ok(0)
+}
+
+/// `failover`: exit code 0 when clients may write.
+pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failure> {
+    if !args.accept_loss {
+        return Err(Failure::Usage(
+            "failover gives up every record that has not arrived here; say --accept-loss if that is meant"
+                .into(),
+        ));
+    }
+    let body = json!({ "flow": args.flow, "accept_loss": true });
+    let agent = agent(FAILOVER_TIMEOUT);
+    let url = format!("{}/v1/failover", args.at.url.trim_end_matches('/'));
+    let answer = agent.post(&url).send_json(&body);
+    let report: FailoverReport = read(&url, answer)?;
+    let mut lines = format!("flow {} is promoted: clients may write here\n", report.flow);
+    for topic in &report.topics {
+        for partition in &topic.partitions {
+            lines += &format!(
+                "  {}-{}  cut at {}",
+                topic.topic, partition.partition, partition.cut
+            );
+            if let Some(lost) = partition.lost_records.filter(|lost| *lost > 0) {
+                lines += &format!("  {lost} records did not arrive");
+            }
+            lines += "\n";
+        }
+    }
+    for position in &report.groups {
+        lines += &format!(
+            "  group {}  {}-{}  at {}  {}\n",
+            position.group, position.topic, position.partition, position.offset, position.status
+        );
+    }
+    output.text(&report, &lines)?;
+    Ok(0)
+}
+
+fn get<T: DeserializeOwned>(at: &HttpArgs, path: &str) -> Result<T, Failure> {
+    let url = format!("{}{path}", at.url.trim_end_matches('/'));
+    read(&url, agent(QUERY_TIMEOUT).get(&url).call())
+}
+
+fn read<T: DeserializeOwned>(
+    url: &str,
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<T, Failure> {
+    let mut answer = answer.map_err(|error| anyhow::anyhow!("{url}: {error}"))?;
+    if !answer.status().is_success() {
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        let reason = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|value| value["error"].as_str().map(str::to_owned))
+            .unwrap_or(text);
+        return Err(anyhow::anyhow!("{url}: {status}: {reason}").into());
+    }
+    Ok(answer
+        .body_mut()
+        .read_json()
+        .map_err(|error| anyhow::anyhow!("{url}: {error}"))?)
+}
+
+fn agent(timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A failover waits for every partition's leader to write down its cut.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(180);

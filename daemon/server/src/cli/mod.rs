@@ -1,0 +1,81 @@
+//! The command line: what can be asked for, and the way to whoever does it.
+//!
+//! Data go to standard output, everything else to standard error. Exit codes: 0 good, 1 unhealthy or failed, 2 usage or
+//! configuration.
+
+mod args;
+mod cert;
+mod config;
+mod http;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub(crate) use args::StartArgs;
+use args::{Cli, Command};
+pub(crate) use output::Output;
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    // Clap answers wrong usage by itself, with exit code 2.
+    let cli = Cli::parse();
+    let output = Output::new(cli.output);
+    match run(cli.command, output) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: Command, output: Output) -> Result<u8, Failure> {
+    match command {
+        Command::Start(args) => start(args),
+        Command::Config(command) => config::run(command, output),
+        Command::Cert(command) => cert::run(command),
+        Command::Status(at) => http::status(&at, output),
+        Command::Mirror(args::MirrorCommand::Status(at)) => http::mirror_status(&at, output),
+        Command::Failover(args) => http::failover(&args, output),
+        _ => Err(Failure::Failed(anyhow::anyhow!("not available yet"))),
+    }
+}
+
+fn start(_args: StartArgs) -> Result<u8, Failure> {
+    Ok(0)
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong usage or configuration: nothing was begun. Exit code 2.
+    Usage(String),
+    /// It was tried and failed. Exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usage(message) => f.write_str(message),
+            Self::Failed(error) => write!(f, "tradewind: {error:#}"),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
