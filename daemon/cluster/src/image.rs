@@ -248,6 +248,20 @@ impl Image {
             .or_else(|| crate::config::default_of(key).map(str::to_owned))
     }
 
+    /// How many in-sync replicas the high watermark of `partition` needs to move under `leader`: its
+    /// `min.insync.replicas`, never more than there are replicas.
+    pub fn min_isr(&self, topic: &Topic, partition: &Partition, leader: Option<NodeId>) -> usize {
+        let configured = self.topic_config(topic, "min.insync.replicas", leader);
+        let configured = configured.and_then(|value| value.trim().parse::<usize>().ok());
+        configured.unwrap_or(1).clamp(1, partition.replicas.len().max(1))
+    }
+
+    /// Whether the daemon `node` flushes every append to `topic` before it acknowledges it.
+    pub fn flushes_every_append(&self, topic: &Topic, node: NodeId) -> bool {
+        let messages = self.topic_config(topic, "flush.messages", Some(node));
+        messages.is_some_and(|value| value.trim() == "1")
+    }
+
     /// The first broken invariant, in words.
     pub fn check(&self) -> Result<(), String> {
         for (name, id) in &self.names {

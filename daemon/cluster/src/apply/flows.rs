@@ -1,0 +1,267 @@
+//! Flows into this cluster: declaration, lineage of mirror partitions, failover with its cuts.
+
+use std::sync::Arc;
+
+use tradewind_wire::flow::{FlowSpec, Lineage};
+use tradewind_wire::ids::TopicId;
+
+use super::partitions::limit;
+use super::{change_partition, current, topic};
+use crate::command::{LineageEntry, MetaError, Outcome, StaleWhat};
+use crate::election::Cause;
+use crate::image::{Cut, Flow, FlowState, Image, MirrorState, Topic};
+
+/// How many flows a cluster may have.
+const MAX_FLOWS: usize = 1_000;
+
+/// How many source epochs a partition remembers; the oldest are forgotten. A source that elects once a minute takes a
+/// week to get there, and retention has long removed the first.
+const MAX_LINEAGE: usize = 10_000;
+
+/// Declares a flow. Every daemon declares the flows of its file when it starts, so repeating it changes nothing, not
+/// even for a promoted flow.
+pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, MetaError> {
+    let name = spec.name();
+    if let Some(flow) = image.flows.get_mut(&name) {
+        if flow.spec != *spec {
+            if flow.state == FlowState::FailingOver {
+                return Err(MetaError::FlowState {
+                    flow: name,
+                    state: flow.state,
+                });
+            }
+            flow.spec = spec.clone();
+            flow.version += 1;
+        }
+        return Ok(described(flow));
+    }
+    if image.flows.len() >= MAX_FLOWS {
+        return Err(MetaError::TooMany {
+            what: "flows".to_owned(),
+            limit: MAX_FLOWS,
+        });
+    }
+    let flow = Flow {
+        name: name.clone(),
+        source: spec.source_cluster.clone(),
+        target: spec.target_cluster.clone(),
+        spec: spec.clone(),
+        state: FlowState::Active,
+        version: 1,
+    };
+    let outcome = described(&flow);
+    image.flows.insert(name, flow);
+    Ok(outcome)
+}
+
+/// Pauses or resumes.
+pub(super) fn pause(image: &mut Image, name: &str, paused: bool) -> Result<Outcome, MetaError> {
+    let flow = flow_mut(image, name)?;
+    match flow.state {
+        FlowState::Active | FlowState::Paused => {
+            flow.state = if paused {
+                FlowState::Paused
+            } else {
+                FlowState::Active
+            };
+            Ok(described(flow))
+        }
+        state => Err(MetaError::FlowState {
+            flow: name.to_owned(),
+            state,
+        }),
+    }
+}
+
+/// Forgets a flow, unless topics still depend on it.
+pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError> {
+    flow_mut(image, name)?;
+    if let Some(topic) = mirroring(image, name).first() {
+        return Err(MetaError::MirrorTopic {
+            topic: topic.name.clone(),
+            flow: name.to_owned(),
+        });
+    }
+    image.flows.remove(name);
+    Ok(Outcome::Done)
+}
+
+/// Enters new source epochs. Each raises its partition's leader epoch to at least the source's, never lowers it; a stale
+/// one is refused without touching the others.
+pub(super) fn lineage(image: &mut Image, entries: &[LineageEntry]) -> Result<Outcome, MetaError> {
+    limit("lineage entries", entries.len())?;
+    let results = entries.iter().map(|entry| lineage_one(image, entry));
+    Ok(Outcome::Lineage(results.collect()))
+}
+
+fn lineage_one(image: &mut Image, entry: &LineageEntry) -> Result<i32, MetaError> {
+    let topic = topic(image, entry.topic)?;
+    let now = topic
+        .partition(entry.partition)
+        .ok_or(MetaError::UnknownPartition(entry.partition))?;
+    if now.lineage.last() == Some(&entry.lineage) {
+        // The answer was lost, or the same leader has asked twice.
+        return Ok(now.leader_epoch);
+    }
+    let open = topic.mirror.as_ref().is_some_and(|mirror| {
+        let flow = image.flows.get(&mirror.flow);
+        topic.is_mirroring()
+            && flow.is_some_and(|flow| matches!(flow.state, FlowState::Active | FlowState::Paused))
+    });
+    if !open {
+        return Err(MetaError::NotMirroring(topic.name.clone()));
+    }
+    current(
+        StaleWhat::LeaderEpoch,
+        entry.leader_epoch.into(),
+        now.leader_epoch.into(),
+    )?;
+    if let Some(last) = now.lineage.last() {
+        follows(last, &entry.lineage)?;
+    }
+    let next = change_partition(
+        image,
+        (entry.topic, entry.partition),
+        Cause::Change,
+        |partition, _| {
+            if partition.lineage.len() >= MAX_LINEAGE {
+                partition.lineage.remove(0);
+            }
+            partition.lineage.push(entry.lineage.clone());
+            partition.leader_epoch = partition.leader_epoch.max(entry.lineage.source_epoch);
+        },
+    )?;
+    Ok(next.leader_epoch)
+}
+
+/// Within one source topic, epochs rise and offsets do not fall.
+fn follows(last: &Lineage, next: &Lineage) -> Result<(), MetaError> {
+    let same_source =
+        last.source_cluster_id == next.source_cluster_id && last.source_topic_id == next.source_topic_id;
+    if next.target_first < last.target_first {
+        return Err(MetaError::LineageOrder(format!(
+            "target offset {} is below {}",
+            next.target_first, last.target_first
+        )));
+    }
+    if same_source && (next.source_epoch <= last.source_epoch || next.source_first < last.source_first) {
+        return Err(MetaError::LineageOrder(format!(
+            "source epoch {} from offset {} does not follow epoch {} from offset {}",
+            next.source_epoch, next.source_first, last.source_epoch, last.source_first
+        )));
+    }
+    Ok(())
+}
+
+/// Ends mirroring. The leader epoch of every mirror partition rises above both sides', so that a mirrored append that is
+/// under way is refused. The leaders then record where their logs end.
+pub(super) fn begin_failover(image: &mut Image, name: &str) -> Result<Outcome, MetaError> {
+    let flow = flow_mut(image, name)?;
+    if matches!(flow.state, FlowState::FailingOver | FlowState::Promoted) {
+        return Ok(described(flow));
+    }
+    flow.state = FlowState::FailingOver;
+    for topic in mirroring(image, name) {
+        for number in 0..topic.partitions.len() as i32 {
+            change_partition(image, (topic.id, number), Cause::Change, |partition, _| {
+                let above = partition.source_epoch().unwrap_or(-1).max(partition.leader_epoch);
+                partition.leader_epoch = above + 1;
+            })?;
+        }
+    }
+    promote_if_all_cut(image, name);
+    flow_mut(image, name).map(|flow| described(flow))
+}
+
+/// Records where mirroring ended in one partition; the first record stands. With the last one the flow's topics are the
+/// clients'.
+pub(super) fn record_cut(
+    image: &mut Image,
+    name: &str,
+    which: (TopicId, i32),
+    leader_epoch: i32,
+    cut: i64,
+    source_end: Option<i64>,
+) -> Result<Outcome, MetaError> {
+    let state = flow_mut(image, name)?.state;
+    let topic = topic(image, which.0)?;
+    let now = topic
+        .partition(which.1)
+        .ok_or(MetaError::UnknownPartition(which.1))?;
+    if topic.mirror.as_ref().is_none_or(|mirror| mirror.flow != name) {
+        return Err(MetaError::NotMirroring(topic.name.clone()));
+    }
+    if let Some(cut) = now.cut {
+        return Ok(Outcome::Cut(cut));
+    }
+    if state != FlowState::FailingOver {
+        return Err(MetaError::FlowState {
+            flow: name.to_owned(),
+            state,
+        });
+    }
+    current(
+        StaleWhat::LeaderEpoch,
+        leader_epoch.into(),
+        now.leader_epoch.into(),
+    )?;
+    let cut = Cut {
+        leader_epoch,
+        target_end: cut,
+        source_end,
+    };
+    change_partition(image, which, Cause::Change, |partition, _| {
+        partition.cut = Some(cut);
+    })?;
+    promote_if_all_cut(image, name);
+    Ok(Outcome::Cut(cut))
+}
+
+/// Promotes a flow in failover once none of its partitions lacks a cut.
+pub(super) fn promote_if_all_cut(image: &mut Image, name: &str) {
+    let failing_over = image
+        .flows
+        .get(name)
+        .is_some_and(|flow| flow.state == FlowState::FailingOver);
+    let topics = mirroring(image, name);
+    let all_cut = topics
+        .iter()
+        .all(|topic| topic.partitions.iter().all(|partition| partition.cut.is_some()));
+    if !failing_over || !all_cut {
+        return;
+    }
+    for topic in topics {
+        let mut topic = Topic::clone(&topic);
+        if let Some(mirror) = &mut topic.mirror {
+            mirror.state = MirrorState::Promoted;
+        }
+        image.topics.insert(topic.id, Arc::new(topic));
+    }
+    if let Some(flow) = image.flows.get_mut(name) {
+        flow.state = FlowState::Promoted;
+    }
+}
+
+/// The topics that flow `name` writes.
+fn mirroring(image: &Image, name: &str) -> Vec<Arc<Topic>> {
+    let of_flow =
+        |topic: &Arc<Topic>| topic.is_mirroring() && topic.mirror.as_ref().is_some_and(|m| m.flow == name);
+    image
+        .topics
+        .values()
+        .filter(|topic| of_flow(topic))
+        .cloned()
+        .collect()
+}
+
+fn flow_mut<'a>(image: &'a mut Image, name: &str) -> Result<&'a mut Flow, MetaError> {
+    let flow = image.flows.get_mut(name);
+    flow.ok_or_else(|| MetaError::UnknownFlow(name.to_owned()))
+}
+
+fn described(flow: &Flow) -> Outcome {
+    Outcome::Flow {
+        version: flow.version,
+        state: flow.state,
+    }
+}

@@ -1,0 +1,205 @@
+//! The rules: what one entry of the metadata log makes of the image.
+//!
+//! [`apply`] is pure and total. It decides from the image alone, so every daemon comes to the same image and the same
+//! answer; a refused command changes nothing but the position. Each kind of command has its file; elections are in
+//! [`crate::election`].
+
+mod configs;
+mod daemons;
+mod flows;
+mod partitions;
+mod topics;
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tradewind_wire::ids::{NodeId, TopicId};
+
+use crate::command::{Command, MetaError, Outcome, StaleWhat};
+use crate::election::{Cause, Rules, settle};
+use crate::image::{Daemon, Image, Partition, Topic};
+
+/// Where an entry stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Its index.
+    pub index: u64,
+    /// The Raft term under which it was appended.
+    pub term: u64,
+}
+
+/// The image after `command` at `at`, and its answer.
+pub fn apply(image: &Image, at: Position, command: &Command) -> (Image, Result<Outcome, MetaError>) {
+    debug_assert!(
+        at.index > image.index || image.index == 0,
+        "entries are applied in order"
+    );
+    let mut next = image.clone();
+    let outcome = decide(&mut next, at, command);
+    if outcome.is_err() {
+        next = image.clone();
+    }
+    next.index = at.index;
+    next.term = at.term;
+    debug_assert_eq!(next.check(), Ok(()), "after {command:?}");
+    (next, outcome)
+}
+
+fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome, MetaError> {
+    match command {
+        Command::Init {
+            cluster_id,
+            cluster_number,
+        } => match image.cluster_id {
+            Some(id) if id != *cluster_id => Err(MetaError::AlreadyInitialised(id)),
+            _ => {
+                image.cluster_id = Some(*cluster_id);
+                image.cluster_number = (*cluster_number).max(1);
+                Ok(Outcome::Done)
+            }
+        },
+        Command::Register(registration) => daemons::register(image, at, registration),
+        Command::Fence {
+            node,
+            daemon_epoch,
+            session,
+            term,
+        } => {
+            current(StaleWhat::Term, *term as i64, at.term as i64)?;
+            daemons::fence(image, *node, *daemon_epoch, *session)
+        }
+        Command::Unfence { node, daemon_epoch } => daemons::unfence(image, at, *node, *daemon_epoch),
+        Command::Stopping { node, daemon_epoch } => daemons::stopping(image, *node, *daemon_epoch),
+        Command::CreateTopic(create) => topics::create(image, at, create),
+        Command::DeleteTopic { id } => topics::delete(image, at, *id),
+        Command::GrowTopic(grow) => topics::grow(image, at, grow),
+        Command::AlterIsr {
+            node,
+            daemon_epoch,
+            changes,
+        } => partitions::alter_isr(image, *node, *daemon_epoch, changes),
+        Command::ReplicaFailed {
+            node,
+            daemon_epoch,
+            replicas,
+            ..
+        } => partitions::failed(image, *node, *daemon_epoch, replicas),
+        Command::ReplicaRestored {
+            node,
+            daemon_epoch,
+            replicas,
+        } => partitions::restored(image, *node, *daemon_epoch, replicas),
+        Command::Elect { kind, partitions } => partitions::elect(image, *kind, partitions),
+        Command::AlterConfigs {
+            resource,
+            replace,
+            changes,
+        } => configs::alter(image, resource, *replace, changes),
+        Command::AllocateProducerIds { node } => daemons::producer_ids(image, *node),
+        Command::DeclareFlow { spec } => flows::declare(image, spec),
+        Command::PauseFlow { flow, paused } => flows::pause(image, flow, *paused),
+        Command::RemoveFlow { flow } => flows::remove(image, flow),
+        Command::Lineage { entries } => flows::lineage(image, entries),
+        Command::BeginFailover { flow } => flows::begin_failover(image, flow),
+        Command::RecordCut {
+            flow,
+            topic,
+            partition,
+            leader_epoch,
+            cut,
+            source_end,
+        } => flows::record_cut(
+            image,
+            flow,
+            (*topic, *partition),
+            *leader_epoch,
+            *cut,
+            *source_end,
+        ),
+    }
+}
+
+/// Refuses `given` unless it is the `current` one.
+fn current(what: StaleWhat, given: i64, current: i64) -> Result<(), MetaError> {
+    if given == current {
+        Ok(())
+    } else {
+        Err(MetaError::Stale { what, given, current })
+    }
+}
+
+/// The registered daemon `node`, if `daemon_epoch` is its present registration.
+fn daemon(image: &Image, node: NodeId, daemon_epoch: i64) -> Result<&Daemon, MetaError> {
+    let daemon = image.nodes.get(&node).ok_or(MetaError::UnknownNode(node))?;
+    current(StaleWhat::DaemonEpoch, daemon_epoch, daemon.epoch)?;
+    Ok(daemon)
+}
+
+fn topic(image: &Image, id: TopicId) -> Result<Arc<Topic>, MetaError> {
+    let topic = image.topics.get(&id).cloned();
+    topic.ok_or_else(|| MetaError::UnknownTopic(id.to_string()))
+}
+
+/// Changes one partition by `change`, then settles it. Daemons and configuration must already be as they shall be.
+fn change_partition(
+    image: &mut Image,
+    (id, number): (TopicId, i32),
+    cause: Cause,
+    change: impl FnOnce(&mut Partition, &Rules<'_>),
+) -> Result<Partition, MetaError> {
+    let before = topic(image, id)?;
+    let old = before
+        .partition(number)
+        .ok_or(MetaError::UnknownPartition(number))?;
+    let mut next = old.clone();
+    let rules = Rules::new(image, &before);
+    change(&mut next, &rules);
+    settle(old, &mut next, &rules, cause);
+    if next != *old {
+        put_partition(image, before, number, next.clone());
+    }
+    Ok(next)
+}
+
+fn put_partition(image: &mut Image, topic: Arc<Topic>, number: i32, partition: Partition) {
+    let id = topic.id;
+    drop(topic);
+    if let Some(topic) = image.topics.get_mut(&id) {
+        if let Some(place) = Arc::make_mut(topic).partitions.get_mut(number as usize) {
+            *place = partition;
+        }
+    }
+}
+
+/// Changes every partition that `concerns`, topic by topic, then settles each.
+fn change_partitions(
+    image: &mut Image,
+    concerns: impl Fn(&Topic, &Partition) -> bool,
+    mut change: impl FnMut(&Topic, i32, &mut Partition, &Rules<'_>) -> Cause,
+) {
+    let mut changed = Vec::new();
+    for before in image.topics.values() {
+        let rules = Rules::new(image, before);
+        let mut topic: Option<Topic> = None;
+        for (number, old) in before.partitions.iter().enumerate() {
+            if !concerns(before, old) {
+                continue;
+            }
+            let mut next = old.clone();
+            let cause = change(before, number as i32, &mut next, &rules);
+            settle(old, &mut next, &rules, cause);
+            if next != *old {
+                let topic = topic.get_or_insert_with(|| Topic::clone(before));
+                topic.partitions[number] = next;
+            }
+        }
+        changed.extend(topic.map(Arc::new));
+    }
+    for topic in changed {
+        image.topics.insert(topic.id, topic);
+    }
+}

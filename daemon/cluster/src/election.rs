@@ -1,0 +1,144 @@
+//! Who leads a partition: the one place where in-sync, eligible and suspect sets and leaders change together.
+//!
+//! Pure: takes a partition, what changed, and what the image says about daemons and configuration. Every path (fencing,
+//! registration, in-sync proposals, failures, configuration) ends in [`settle`], so that the invariants of
+//! [`Image::check`] and the growth of both epochs are decided once.
+
+use tradewind_wire::ids::NodeId;
+
+use crate::image::{Image, Partition, Topic};
+
+/// What an election may know besides the partition.
+pub(crate) struct Rules<'a> {
+    image: &'a Image,
+    topic: &'a Topic,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules for `topic` as `image` has them.
+    pub(crate) fn new(image: &'a Image, topic: &'a Topic) -> Self {
+        Self { image, topic }
+    }
+
+    /// Whether the replica on `node` may lead without losing committed records, being in sync or eligible.
+    fn may_lead(&self, partition: &Partition, node: NodeId) -> bool {
+        self.image.is_active(node) && !partition.suspect.contains(&node) && !partition.failed.contains(&node)
+    }
+
+    /// How many members the in-sync set needs for the high watermark to move under `leader`.
+    fn min_isr(&self, partition: &Partition, leader: Option<NodeId>) -> usize {
+        self.image.min_isr(self.topic, partition, leader)
+    }
+
+    fn unclean_allowed(&self, node: NodeId) -> bool {
+        let value = self
+            .image
+            .topic_config(self.topic, "unclean.leader.election.enable", Some(node));
+        value.as_deref() == Some("true")
+    }
+}
+
+/// Why a partition is settled, where it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Sets or daemons changed.
+    Change,
+    /// The leader registered anew: a new epoch even if it leads again, for it may have lost an unflushed tail.
+    LeaderRegistered,
+    /// An operator accepts the loss of committed records.
+    UncleanByChoice,
+}
+
+/// Makes `next` hold the invariants again, electing if it must, and counts both epochs up from `before`.
+pub(crate) fn settle(before: &Partition, next: &mut Partition, rules: &Rules<'_>, cause: Cause) {
+    let stands = next
+        .leader
+        .is_some_and(|leader| next.isr.contains(&leader) && rules.may_lead(next, leader));
+    if !stands {
+        next.leader = None;
+        elect(next, rules, cause == Cause::UncleanByChoice);
+    }
+    let leader = next.leader.or(before.leader);
+    if next.isr.len() >= rules.min_isr(next, leader) {
+        next.eligible.clear();
+    }
+    if next.leader != before.leader || cause == Cause::LeaderRegistered {
+        next.leader_epoch = before.leader_epoch.max(next.leader_epoch) + 1;
+    }
+    if next != before {
+        next.partition_epoch = before.partition_epoch + 1;
+    }
+}
+
+/// Takes `node` out of the in-sync set, unless it is the last member. A replica that leaves while the set is (or falls)
+/// below min ISR holds every record that acks=all acknowledged, since the watermark waited for it and now stands: it
+/// becomes eligible, if `trusted`.
+pub(crate) fn leave(partition: &mut Partition, node: NodeId, trusted: bool, rules: &Rules<'_>) {
+    if !partition.isr.contains(&node) || partition.isr.len() == 1 {
+        return;
+    }
+    partition.isr.retain(|&member| member != node);
+    let below = partition.isr.len() < rules.min_isr(partition, partition.leader);
+    if below && trusted && !partition.suspect.contains(&node) {
+        insert(&mut partition.eligible, node);
+    }
+    // Outside the in-sync set there is nothing to suspect: it comes back only by catching up.
+    partition.suspect.retain(|&member| member != node);
+}
+
+/// Records that the replica on `node` may lack committed records: it leaves both sets, or stays as a suspect last
+/// member.
+pub(crate) fn distrust(partition: &mut Partition, node: NodeId, rules: &Rules<'_>) {
+    partition.eligible.retain(|&member| member != node);
+    leave(partition, node, false, rules);
+    if partition.isr.contains(&node) {
+        insert(&mut partition.suspect, node);
+    }
+}
+
+/// Inserts `node` into a small set that is kept as a list.
+pub(crate) fn insert(set: &mut Vec<NodeId>, node: NodeId) {
+    if !set.contains(&node) {
+        set.push(node);
+        set.sort_unstable();
+    }
+}
+
+/// Looks for a leader: in-sync replicas first, then eligible ones, then (if allowed) any.
+fn elect(partition: &mut Partition, rules: &Rules<'_>, unclean_by_choice: bool) {
+    let replicas = partition.replicas.clone();
+    let first = |accept: &dyn Fn(NodeId) -> bool| replicas.iter().copied().find(|&node| accept(node));
+
+    if let Some(leader) = first(&|node| partition.isr.contains(&node) && rules.may_lead(partition, node)) {
+        partition.leader = Some(leader);
+        return;
+    }
+    if let Some(leader) = first(&|node| partition.eligible.contains(&node) && rules.may_lead(partition, node))
+    {
+        // Committed records are in every member and every eligible replica; the members that cannot lead now become
+        // eligible in their turn, except suspects.
+        let left = std::mem::replace(&mut partition.isr, vec![leader]);
+        partition.leader = Some(leader);
+        partition.eligible.retain(|&node| node != leader);
+        for node in left {
+            if !partition.suspect.contains(&node) && !partition.failed.contains(&node) {
+                insert(&mut partition.eligible, node);
+            }
+        }
+        partition.suspect.clear();
+        return;
+    }
+    let allowed = |node: NodeId| {
+        rules.image.is_active(node)
+            && !partition.failed.contains(&node)
+            && (unclean_by_choice || rules.unclean_allowed(node))
+    };
+    // The last member has the best chance of having everything, then whoever is first.
+    let leader = first(&|node| partition.isr.contains(&node) && allowed(node)).or_else(|| first(&allowed));
+    if let Some(leader) = leader {
+        partition.leader = Some(leader);
+        partition.isr = vec![leader];
+        partition.eligible.clear();
+        partition.suspect.clear();
+    }
+}
