@@ -6,10 +6,12 @@
 //! everyone else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod apply;
 mod calls;
 mod cluster;
 pub mod command;
 pub mod config;
+mod election;
 mod flusher;
 mod gate;
 pub mod image;
@@ -18,6 +20,7 @@ pub mod link;
 pub mod metadata;
 pub mod metrics;
 mod peers;
+mod placement;
 pub mod replica;
 mod replicas;
 mod replicate;

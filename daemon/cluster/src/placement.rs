@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tradewind_wire::ids::NodeId;
 
 use crate::command::MetaError;
-use crate::image::{DaemonState, Image};
+use crate::image::Image;
 
 /// Chooses `replication_factor` replicas for each of `count` partitions. `start` turns the wheel, so that topics do not
 /// all begin on the same daemon; the same arguments give the same answer on every daemon.
