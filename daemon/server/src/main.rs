@@ -7,6 +7,12 @@
 mod cli;
 mod clock;
 mod config;
+mod connection;
+mod http;
+mod listener;
+mod logging;
+mod metrics;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -382,14 +382,14 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         cli.clone().debug_assert();
-        let mut open: Vec<_> = cli.get_subcommands().cloned().collect();
+        let mut open = vec![cli];
         while let Some(command) = open.pop() {
             let children: Vec<_> = command
                 .get_subcommands()
-                .filter(|c| c.get_name() != "help")
+                .filter(|child| child.get_name() != "help")
                 .cloned()
                 .collect();
-            if children.is_empty() && command.get_name() != "help" {
+            if children.is_empty() {
                 let help = command
                     .get_after_help()
                     .map(ToString::to_string)

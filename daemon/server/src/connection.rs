@@ -1,0 +1,310 @@
+//! One client's connection: reads request frames, has them answered, writes the answers in the order of the requests.
+//!
+//! Requests of one connection are answered one after the other, as Kafka does: the next is begun when the last is
+//! answered, so that records of a pipelining producer keep their order. Meanwhile a second task reads ahead, a bounded
+//! number of frames and, over all connections together, of bytes. A fetch that waits for records holds up nobody else.
+//! Nothing here knows what a frame says; see `tradewind_broker` for that.
+//!
+//! ```text
+//! socket -> reader task -> queue (READ_AHEAD frames, Budget bytes) -> handler -> socket
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tradewind_transport::kafka::{KafkaReader, KafkaWriter};
+use tradewind_transport::{FrameRx, FrameTx};
+
+use crate::metrics;
+
+/// What comes of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A response frame, in pieces.
+    Send(Vec<Bytes>),
+    /// No response: a produce request that asked for none.
+    Nothing,
+    /// The request cannot be answered; the connection is closed.
+    Close,
+}
+
+/// Answers requests of one connection.
+pub(crate) trait Handler: Send {
+    /// Answers one request frame. The next one comes after this has returned.
+    fn handle(&mut self, frame: Bytes) -> impl Future<Output = Answer> + Send;
+}
+
+/// Where request frames come from.
+pub(crate) trait Frames: Send + 'static {
+    /// The next frame; `None` at a clean end. Cancel-safe.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, String>> + Send;
+}
+
+/// Where response frames go.
+pub(crate) trait Replies: Send {
+    /// Sends one frame.
+    fn reply(&mut self, frame: Vec<Bytes>) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What bounds a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Closed after so long without a request.
+    pub(crate) idle_timeout: Duration,
+    /// Bytes of all requests that are read and not yet answered.
+    pub(crate) budget: Budget,
+}
+
+/// Bytes that requests may hold, over all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    units: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes / BUDGET_UNIT).unwrap_or(u32::MAX).max(1);
+        Self {
+            units: Arc::new(Semaphore::new(total as usize)),
+            total,
+        }
+    }
+
+    /// Waits for room for one frame. A frame larger than the whole budget takes all of it.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes / BUDGET_UNIT + 1)
+            .unwrap_or(u32::MAX)
+            .min(self.total);
+        Arc::clone(&self.units).acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Serves a connection until its client leaves, misbehaves or is idle, or until `drain`: then what has been read is
+/// answered, and nothing more is read.
+pub(crate) async fn serve(
+    frames: impl Frames,
+    mut replies: impl Replies,
+    mut handler: impl Handler,
+    limits: Limits,
+    drain: CancellationToken,
+) {
+    let (queue, mut queued) = mpsc::channel(READ_AHEAD);
+    let open = Arc::new(AtomicUsize::new(0));
+    let reader = tokio::spawn(read(frames, queue, Arc::clone(&open), limits, drain));
+    while let Some((frame, room)) = queued.recv().await {
+        let answer = handler.handle(frame).await;
+        open.fetch_sub(1, Ordering::Relaxed);
+        drop(room);
+        match answer {
+            Answer::Send(response) => match timeout(WRITE_TIMEOUT, replies.reply(response)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(error, "a client left before its answer");
+                    break;
+                }
+                Err(_) => {
+                    tracing::debug!("a client does not read its answers");
+                    break;
+                }
+            },
+            Answer::Nothing => {}
+            Answer::Close => {
+                metrics::bad_frame();
+                break;
+            }
+        }
+    }
+    reader.abort();
+}
+
+async fn read(
+    mut frames: impl Frames,
+    queue: mpsc::Sender<(Bytes, OwnedSemaphorePermit)>,
+    open: Arc<AtomicUsize>,
+    limits: Limits,
+    drain: CancellationToken,
+) {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            frame = timeout(limits.idle_timeout, frames.next()) => frame,
+        };
+        match frame {
+            Ok(Ok(Some(frame))) => {
+                let Some(room) = limits.budget.take(frame.len()).await else {
+                    return;
+                };
+                open.fetch_add(1, Ordering::Relaxed);
+                if queue.send((frame, room)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(error, "closing a connection");
+                metrics::bad_frame();
+                return;
+            }
+            // Whoever waits for an answer is not idle.
+            Err(_) if open.load(Ordering::Relaxed) > 0 => {}
+            Err(_) => return,
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send + 'static> Frames for KafkaReader<R> {
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        self.recv().await.map_err(|error| error.to_string())
+    }
+}
+
+impl<W: AsyncWrite + Unpin + Send> Replies for KafkaWriter<W> {
+    async fn reply(&mut self, frame: Vec<Bytes>) -> Result<(), String> {
+        self.send(frame).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Frames for FrameRx {
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        self.recv().await.map_err(|error| error.to_string())
+    }
+}
+
+impl Replies for FrameTx {
+    async fn reply(&mut self, frame: Vec<Bytes>) -> Result<(), String> {
+        self.send(&frame).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Frames that are read while an earlier one is being answered.
+const READ_AHEAD: usize = 16;
+/// What the budget is counted in.
+const BUDGET_UNIT: usize = 1 << 10;
+/// A client that takes longer over one answer is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Answers with the frame it was sent; `quiet` gets no answer, `leave` closes, `wait` waits for the signal.
+    struct Echo(Arc<Semaphore>);
+
+    impl Handler for Echo {
+        async fn handle(&mut self, frame: Bytes) -> Answer {
+            match &frame[..] {
+                b"quiet" => Answer::Nothing,
+                b"leave" => Answer::Close,
+                b"wait" => {
+                    self.0.acquire().await.unwrap().forget();
+                    Answer::Send(vec![frame])
+                }
+                _ => Answer::Send(vec![frame]),
+            }
+        }
+    }
+
+    fn start(idle: Duration, drain: &CancellationToken) -> (DuplexStream, Arc<Semaphore>) {
+        let (client, server) = duplex(1 << 20);
+        let (read, write) = tokio::io::split(server);
+        let signal = Arc::new(Semaphore::new(0));
+        let limits = Limits {
+            idle_timeout: idle,
+            budget: Budget::new(1 << 20),
+        };
+        let (reader, writer) = (KafkaReader::new(read, 1_000), KafkaWriter::new(write));
+        tokio::spawn(serve(
+            reader,
+            writer,
+            Echo(Arc::clone(&signal)),
+            limits,
+            drain.clone(),
+        ));
+        (client, signal)
+    }
+
+    async fn write(client: &mut DuplexStream, frames: &[&str]) {
+        for frame in frames {
+            client.write_i32(frame.len() as i32).await.unwrap();
+            client.write_all(frame.as_bytes()).await.unwrap();
+        }
+    }
+
+    async fn read(client: &mut DuplexStream) -> Option<String> {
+        let length = client.read_i32().await.ok()?;
+        let mut frame = vec![0; length as usize];
+        client.read_exact(&mut frame).await.unwrap();
+        Some(String::from_utf8(frame).unwrap())
+    }
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test]
+    async fn answers_come_in_the_order_of_the_requests_and_quiet_ones_have_none() {
+        let (mut client, signal) = start(LONG, &CancellationToken::new());
+        write(&mut client, &["wait", "a", "quiet", "b"]).await;
+        signal.add_permits(1);
+        for expect in ["wait", "a", "b"] {
+            assert_eq!(read(&mut client).await.as_deref(), Some(expect));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_client_closed_its_side_is_still_answered() {
+        let (mut client, _signal) = start(LONG, &CancellationToken::new());
+        write(&mut client, &["a", "b"]).await;
+        client.shutdown().await.unwrap();
+        assert_eq!(read(&mut client).await.as_deref(), Some("a"));
+        assert_eq!(read(&mut client).await.as_deref(), Some("b"));
+        assert_eq!(read(&mut client).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_cannot_be_answered_and_one_that_is_too_long_close_the_connection() {
+        let (mut client, _signal) = start(LONG, &CancellationToken::new());
+        write(&mut client, &["a", "leave", "b"]).await;
+        assert_eq!(read(&mut client).await.as_deref(), Some("a"));
+        assert_eq!(read(&mut client).await, None);
+
+        let (mut client, _signal) = start(LONG, &CancellationToken::new());
+        client.write_i32(1_001).await.unwrap();
+        assert_eq!(read(&mut client).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_drain_answers_what_was_read_and_then_closes() {
+        let drain = CancellationToken::new();
+        let (mut client, signal) = start(LONG, &drain);
+        write(&mut client, &["first", "wait"]).await;
+        assert_eq!(read(&mut client).await.as_deref(), Some("first"));
+        // The reader has `wait` before the drain: it is in the same burst that answered `first`, or the queue is open.
+        tokio::task::yield_now().await;
+        drain.cancel();
+        signal.add_permits(1);
+        let last = read(&mut client).await;
+        assert!(last.is_none() || last.as_deref() == Some("wait"), "{last:?}");
+        assert_eq!(read(&mut client).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_but_not_one_that_waits_for_its_answer() {
+        let (mut client, signal) = start(Duration::from_millis(20), &CancellationToken::new());
+        write(&mut client, &["wait"]).await;
+        // Not to wait for something: to let more time pass than an idle connection has.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        signal.add_permits(1);
+        assert_eq!(read(&mut client).await.as_deref(), Some("wait"));
+        assert_eq!(read(&mut client).await, None);
+    }
+}

@@ -1,0 +1,96 @@
+//! The HTTP port: `/livez`, `/readyz`, `/metrics` and `/v1/...`.
+//!
+//! It answers from the moment that the ports are bound; what needs the rest of the daemon says 503 until that is there.
+//! There is no authentication: it listens on loopback unless told otherwise.
+
+mod health;
+mod v1;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tradewind_cluster::Cluster;
+use tradewind_mirror::Mirror;
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(crate) struct Facts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    metrics: PrometheusHandle,
+    cluster: OnceLock<Cluster>,
+    mirror: OnceLock<Mirror>,
+    /// Set once clients are served.
+    serving: OnceLock<()>,
+    stopping: CancellationToken,
+}
+
+impl Facts {
+    /// Nothing is known yet but that the process lives. `stopping` is cancelled when it begins to stop.
+    pub(crate) fn new(metrics: PrometheusHandle, stopping: CancellationToken) -> Self {
+        let inner = Inner {
+            metrics,
+            cluster: OnceLock::new(),
+            mirror: OnceLock::new(),
+            serving: OnceLock::new(),
+            stopping,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The cluster is there; it may not have been joined yet.
+    pub(crate) fn cluster(&self, cluster: Cluster) {
+        let _ = self.inner.cluster.set(cluster);
+    }
+
+    /// The mirror runs.
+    pub(crate) fn mirror(&self, mirror: Mirror) {
+        let _ = self.inner.mirror.set(mirror);
+    }
+
+    /// Clients are served.
+    pub(crate) fn serving(&self) {
+        let _ = self.inner.serving.set(());
+    }
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: CancellationToken) {
+    let upkeep = facts.inner.metrics.clone();
+    let app = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/status", get(v1::status))
+        .route("/v1/topics", get(v1::topics))
+        .route("/v1/flows", get(v1::flows))
+        .route("/v1/groups", get(v1::groups))
+        .route("/v1/mirror/status", get(v1::mirror_status))
+        .route("/v1/failover", post(v1::failover))
+        .fallback(v1::unknown)
+        .with_state(facts);
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // The exporter drops old histogram samples only when told to.
+    let keeping = async {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    };
+    tokio::select! {
+        result = serving.into_future() => if let Err(error) = result {
+            tracing::error!(%error, "http ended");
+        },
+        () = keeping => {}
+    }
+}
+
+const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);

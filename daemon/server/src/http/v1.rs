@@ -1,0 +1,291 @@
+//! `/v1/...`: what the command line shows and does, as JSON.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tradewind_cluster::Cluster;
+use tradewind_cluster::image::{DaemonState, FlowState, Image, Topic};
+use tradewind_mirror::Mirror;
+use tradewind_mirror::status::{FailoverError, FlowStatus};
+use tradewind_wire::flow::FlowSpec;
+
+use super::Facts;
+
+/// An answer that is not the one asked for: `{"error": "..."}`.
+pub(super) struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+/// The whole cluster at a glance, as this daemon sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    cluster: String,
+    cluster_id: Option<String>,
+    node: i32,
+    controller: Option<i32>,
+    topics: usize,
+    partitions: usize,
+    leaderless: usize,
+    under_replicated: usize,
+    nodes: Vec<NodeStatus>,
+    flows: Vec<FlowStatus>,
+    /// What a person should look at, one sentence each; empty when all is well.
+    attention: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeStatus {
+    id: i32,
+    state: String,
+    mesh: String,
+    rack: Option<String>,
+    listeners: Vec<String>,
+}
+
+pub(super) async fn status(State(facts): State<Facts>) -> Result<Json<Status>, Refusal> {
+    let cluster = cluster(&facts)?;
+    let image = cluster.image();
+    let flows = match facts.inner.mirror.get() {
+        Some(mirror) => mirror.status().await,
+        None => Vec::new(),
+    };
+    let all = || image.topics.values().flat_map(|topic| &topic.partitions);
+    let leaderless = all().filter(|partition| partition.leader.is_none()).count();
+    let under_replicated = all()
+        .filter(|partition| partition.isr.len() < partition.replicas.len())
+        .count();
+    let controller = cluster.metadata().controller();
+    Ok(Json(Status {
+        cluster: cluster.cluster_name().to_owned(),
+        cluster_id: image.cluster_id.map(|id| id.to_string()),
+        node: cluster.node_id(),
+        controller,
+        topics: image.topics.len(),
+        partitions: all().count(),
+        leaderless,
+        under_replicated,
+        nodes: nodes(cluster, &image),
+        attention: attention(cluster, &image, &flows, controller, leaderless, under_replicated),
+        flows,
+    }))
+}
+
+fn nodes(cluster: &Cluster, image: &Image) -> Vec<NodeStatus> {
+    let registered = image.nodes.values().map(|daemon| NodeStatus {
+        id: daemon.id,
+        state: state_of(daemon.state).to_owned(),
+        mesh: daemon.mesh.clone(),
+        rack: daemon.rack.clone(),
+        listeners: daemon
+            .listeners
+            .iter()
+            .map(|at| format!("{}={}:{}", at.name, at.host, at.port))
+            .collect(),
+    });
+    let absent = cluster
+        .seeds()
+        .iter()
+        .filter(|(id, _)| !image.nodes.contains_key(id))
+        .map(|(id, mesh)| NodeStatus {
+            id: *id,
+            state: "never seen".to_owned(),
+            mesh: mesh.clone(),
+            rack: None,
+            listeners: Vec::new(),
+        });
+    let mut nodes: Vec<_> = registered.chain(absent).collect();
+    nodes.sort_by_key(|node| node.id);
+    nodes
+}
+
+fn attention(
+    cluster: &Cluster,
+    image: &Image,
+    flows: &[FlowStatus],
+    controller: Option<i32>,
+    leaderless: usize,
+    under_replicated: usize,
+) -> Vec<String> {
+    let mut attention = Vec::new();
+    if controller.is_none() {
+        attention.push("no controller: changes wait until most daemons are back".to_owned());
+    }
+    for node in nodes(cluster, image).iter().filter(|node| node.state != "active") {
+        attention.push(format!("daemon {} is {}", node.id, node.state));
+    }
+    if leaderless > 0 {
+        attention.push(format!("{leaderless} partitions have no leader"));
+    }
+    if under_replicated > 0 {
+        attention.push(format!(
+            "{under_replicated} partitions have fewer copies in sync than they should"
+        ));
+    }
+    for flow in flows {
+        attention.extend(
+            flow.problems
+                .iter()
+                .map(|problem| format!("{}: {problem}", flow.flow)),
+        );
+    }
+    attention
+}
+
+fn state_of(state: DaemonState) -> &'static str {
+    match state {
+        DaemonState::Active => "active",
+        DaemonState::Stopping => "stopping",
+        DaemonState::Fenced => "fenced",
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TopicLine {
+    name: String,
+    id: String,
+    internal: bool,
+    configs: BTreeMap<String, String>,
+    mirror: Option<MirrorLine>,
+    partitions: Vec<PartitionLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct MirrorLine {
+    flow: String,
+    source_topic: String,
+    promoted: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct PartitionLine {
+    partition: usize,
+    leader: Option<i32>,
+    leader_epoch: i32,
+    replicas: Vec<i32>,
+    isr: Vec<i32>,
+}
+
+pub(super) async fn topics(State(facts): State<Facts>) -> Result<Json<Vec<TopicLine>>, Refusal> {
+    let image = cluster(&facts)?.image();
+    let mut topics: Vec<TopicLine> = image.topics.values().map(|topic| topic_line(topic)).collect();
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(topics))
+}
+
+fn topic_line(topic: &Topic) -> TopicLine {
+    let partitions = topic
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(number, partition)| PartitionLine {
+            partition: number,
+            leader: partition.leader,
+            leader_epoch: partition.leader_epoch,
+            replicas: partition.replicas.clone(),
+            isr: partition.isr.clone(),
+        });
+    TopicLine {
+        name: topic.name.clone(),
+        id: topic.id.to_string(),
+        internal: topic.internal,
+        configs: topic.configs.clone(),
+        mirror: topic.mirror.as_ref().map(|mirror| MirrorLine {
+            flow: mirror.flow.clone(),
+            source_topic: mirror.source_topic.clone(),
+            promoted: !topic.is_mirroring(),
+        }),
+        partitions: partitions.collect(),
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FlowLine {
+    flow: String,
+    state: FlowState,
+    version: u32,
+    spec: FlowSpec,
+}
+
+pub(super) async fn flows(State(facts): State<Facts>) -> Result<Json<Vec<FlowLine>>, Refusal> {
+    let image = cluster(&facts)?.image();
+    let line = |flow: &tradewind_cluster::image::Flow| FlowLine {
+        flow: flow.name.clone(),
+        state: flow.state,
+        version: flow.version,
+        spec: flow.spec.clone(),
+    };
+    Ok(Json(image.flows.values().map(line).collect()))
+}
+
+pub(super) async fn groups(State(facts): State<Facts>) -> Result<Json<serde_json::Value>, Refusal> {
+    cluster(&facts)?;
+    Err(Refusal(
+        StatusCode::NOT_IMPLEMENTED,
+        "groups are listed over the Kafka protocol: tradewind group list".into(),
+    ))
+}
+
+pub(super) async fn mirror_status(State(facts): State<Facts>) -> Result<Json<Vec<FlowStatus>>, Refusal> {
+    Ok(Json(mirror(&facts)?.status().await))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct FailoverRequest {
+    flow: String,
+    #[serde(default)]
+    accept_loss: bool,
+}
+
+pub(super) async fn failover(
+    State(facts): State<Facts>,
+    Json(request): Json<FailoverRequest>,
+) -> Result<Response, Refusal> {
+    if !request.accept_loss {
+        let message = "a failover gives up records that have not arrived: set accept_loss if that is meant";
+        return Err(Refusal(StatusCode::BAD_REQUEST, message.to_owned()));
+    }
+    match mirror(&facts)?.failover(&request.flow).await {
+        Ok(report) => Ok(Json(report).into_response()),
+        Err(error) => {
+            let code = match error {
+                FailoverError::UnknownFlow(_) => StatusCode::NOT_FOUND,
+                FailoverError::Refused { .. } => StatusCode::CONFLICT,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Err(Refusal(code, error.to_string()))
+        }
+    }
+}
+
+pub(super) async fn unknown() -> Refusal {
+    Refusal(
+        StatusCode::NOT_FOUND,
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/status,failover}"
+            .into(),
+    )
+}
+
+fn cluster(facts: &Facts) -> Result<&Cluster, Refusal> {
+    facts
+        .inner
+        .cluster
+        .get()
+        .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, "starting".into()))
+}
+
+fn mirror(facts: &Facts) -> Result<&Mirror, Refusal> {
+    facts
+        .inner
+        .mirror
+        .get()
+        .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, "starting".into()))
+}
