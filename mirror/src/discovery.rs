@@ -1,0 +1,281 @@
+//! What a source has, what of it is mirrored here, and what to change here so that the two agree.
+//!
+//! Pure: pictures of both sides come in, actions and complaints come out. The steward of a cluster carries the actions out;
+//! every daemon derives its own work ([`assignments`]) from the same pictures.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tradewind_wire::ids::{NodeId, TopicId};
+
+use crate::naming::{Names, NotMirrored};
+use crate::source::track::PartitionHere;
+use crate::source::{PartitionOf, SourceConfig, SourceTopic, SourceTopics};
+use crate::target::{MirrorBinding, NewMirrorTopic, TopicView, View};
+
+/// Topic configs that stay the target's own business: MirrorMaker 2's `config.properties.exclude`, except
+/// `message.timestamp.type`, which must agree for batches that are not rebuilt.
+pub const CONFIGS_EXCLUDE: [&str; 5] = [
+    "follower.replication.throttled.replicas",
+    "leader.replication.throttled.replicas",
+    "message.timestamp.difference.max.ms",
+    "unclean.leader.election.enable",
+    "min.insync.replicas",
+];
+
+/// A source topic that a flow takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matched {
+    /// Its name at the source.
+    pub source: String,
+    /// Its name here.
+    pub here: String,
+    /// What the source says of it.
+    pub topic: SourceTopic,
+    /// Whether it is the source's heartbeats: mirrored always, never counted as data.
+    pub heartbeats: bool,
+}
+
+/// The source topics that a flow takes, and what stands in the way of others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Matches {
+    /// The source cluster's id.
+    pub cluster_id: String,
+    /// In the order of their names at the source.
+    pub topics: Vec<Matched>,
+    /// One sentence each.
+    pub problems: Vec<String>,
+}
+
+/// Applies a flow's filters and naming to what the source has.
+pub fn matches(names: &Names, source: &SourceTopics) -> Matches {
+    let mut out = Matches {
+        cluster_id: source.cluster_id.clone(),
+        ..Matches::default()
+    };
+    let mut taken = BTreeSet::new();
+    for (name, topic) in &source.topics {
+        match names.topic(name, topic.internal) {
+            Ok(here) if taken.insert(here.clone()) => out.topics.push(Matched {
+                source: name.clone(),
+                here,
+                topic: topic.clone(),
+                heartbeats: names.is_heartbeats(name),
+            }),
+            Ok(here) => out
+                .problems
+                .push(format!("{name}: another topic is mirrored as `{here}` already")),
+            Err(NotMirrored::Unmatched | NotMirrored::Loop) => {}
+            Err(error) => out.problems.push(format!("{name}: {error}")),
+        }
+    }
+    out
+}
+
+/// A change of the target's metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Create a mirror topic.
+    Create(NewMirrorTopic),
+    /// Give a mirror topic as many partitions as its source has.
+    Grow {
+        /// The topic.
+        topic: TopicId,
+        /// Its name.
+        name: String,
+        /// How many it shall have.
+        partitions: i32,
+    },
+    /// Make a mirror topic's configs what they are at the source.
+    Configure {
+        /// The topic.
+        topic: TopicId,
+        /// Its name.
+        name: String,
+        /// What to set and what to remove.
+        changes: Vec<(String, Option<String>)>,
+    },
+}
+
+/// What to change here. `configs` holds what is known of source configs; topics missing in it keep theirs.
+pub fn actions(
+    flow: &str,
+    matches: &Matches,
+    configs: &BTreeMap<String, Vec<SourceConfig>>,
+    view: &View,
+) -> (Vec<Action>, Vec<String>) {
+    let (mut actions, mut problems) = (Vec::new(), Vec::new());
+    for matched in &matches.topics {
+        let partitions = i32::try_from(matched.topic.partitions.len()).unwrap_or(i32::MAX);
+        let wanted = configs.get(&matched.source).map(|configs| synced(configs));
+        match (view.topics.get(&matched.here), wanted) {
+            // A mirror begins with the source's configs (a retention, a size limit), not with the defaults.
+            (None, None) => {}
+            (None, Some(_)) if partitions == 0 => {}
+            (None, Some(configs)) => actions.push(Action::Create(NewMirrorTopic {
+                name: matched.here.clone(),
+                partitions,
+                configs,
+                binding: binding(flow, matched),
+            })),
+            (Some(topic), wanted) => match existing(flow, matched, topic) {
+                Existing::Ours => {
+                    grow(&mut actions, topic, partitions);
+                    if let Some(wanted) = wanted {
+                        configure(&mut actions, topic, &wanted);
+                    }
+                }
+                Existing::Promoted => {}
+                Existing::Problem(problem) => problems.push(problem),
+            },
+        }
+    }
+    (actions, problems)
+}
+
+fn binding(flow: &str, matched: &Matched) -> MirrorBinding {
+    MirrorBinding {
+        flow: flow.to_owned(),
+        source_topic: matched.source.clone(),
+        source_topic_id: matched.topic.id,
+        promoted: false,
+    }
+}
+
+enum Existing {
+    Ours,
+    Promoted,
+    Problem(String),
+}
+
+fn existing(flow: &str, matched: &Matched, topic: &TopicView) -> Existing {
+    let name = &matched.here;
+    let Some(bound) = &topic.mirror else {
+        return Existing::Problem(format!(
+            "{}: `{name}` exists here and is no mirror",
+            matched.source
+        ));
+    };
+    if bound.flow != flow || bound.source_topic != matched.source {
+        return Existing::Problem(format!(
+            "{}: `{name}` is the mirror of `{}` by flow `{}`",
+            matched.source, bound.source_topic, bound.flow
+        ));
+    }
+    if bound.promoted {
+        return Existing::Promoted;
+    }
+    if is_recreated(bound, matched.topic.id) {
+        return Existing::Problem(recreated(&matched.source));
+    }
+    Existing::Ours
+}
+
+fn is_recreated(bound: &MirrorBinding, id: TopicId) -> bool {
+    !bound.source_topic_id.is_zero() && !id.is_zero() && bound.source_topic_id != id
+}
+
+fn recreated(source: &str) -> String {
+    format!(
+        "{source}: it was deleted and created again at the source; its mirror holds the old one's records"
+    )
+}
+
+fn grow(actions: &mut Vec<Action>, topic: &TopicView, partitions: i32) {
+    if i32::try_from(topic.partitions.len()).is_ok_and(|have| have < partitions) {
+        actions.push(Action::Grow {
+            topic: topic.id,
+            name: topic.name.clone(),
+            partitions,
+        });
+    }
+}
+
+fn configure(actions: &mut Vec<Action>, topic: &TopicView, wanted: &BTreeMap<String, String>) {
+    let set = wanted
+        .iter()
+        .filter(|(name, value)| topic.configs.get(*name) != Some(value))
+        .map(|(name, value)| (name.clone(), Some(value.clone())));
+    // What the source does not set follows this cluster's own default (MirrorMaker 2's `use.defaults.from=target`).
+    let removed = topic
+        .configs
+        .keys()
+        .filter(|name| is_synced(name) && !wanted.contains_key(*name))
+        .map(|name| (name.clone(), None));
+    let changes: Vec<_> = set.chain(removed).collect();
+    if !changes.is_empty() {
+        actions.push(Action::Configure {
+            topic: topic.id,
+            name: topic.name.clone(),
+            changes,
+        });
+    }
+}
+
+fn synced(configs: &[SourceConfig]) -> BTreeMap<String, String> {
+    configs
+        .iter()
+        .filter(|config| config.own && is_synced(&config.name))
+        .filter_map(|config| Some((config.name.clone(), config.value.clone()?)))
+        .collect()
+}
+
+fn is_synced(name: &str) -> bool {
+    !CONFIGS_EXCLUDE.contains(&name)
+}
+
+/// One partition that this daemon copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// The partition here.
+    pub here: PartitionHere,
+    /// The partition at the source.
+    pub source: PartitionOf,
+    /// Who leads it there.
+    pub source_leader: Option<NodeId>,
+    /// The leader's epoch there; -1 if the source does not say.
+    pub source_epoch: i32,
+    /// Why it must not be copied, if so.
+    pub halt: Option<String>,
+}
+
+/// The partitions of a flow that `me` leads, with where to copy them from.
+pub fn assignments(flow: &str, source: &SourceTopics, view: &View, me: NodeId) -> Vec<Assigned> {
+    let mut out = Vec::new();
+    for (topic, bound) in view.topics_of(flow).filter(|(_, bound)| !bound.promoted) {
+        let there = source.topics.get(&bound.source_topic);
+        let halt = match there {
+            None => Some("the topic is gone at the source".to_owned()),
+            Some(there) if is_recreated(bound, there.id) => Some(recreated(&bound.source_topic)),
+            Some(_) => None,
+        };
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            if partition.leader != Some(me) || partition.cut.is_some() {
+                continue;
+            }
+            let leader = there
+                .and_then(|there| there.partitions.get(number as usize))
+                .copied()
+                .unwrap_or_default();
+            out.push(Assigned {
+                here: PartitionHere {
+                    name: topic.name.clone(),
+                    topic: topic.id,
+                    partition: number,
+                },
+                source: PartitionOf {
+                    topic: bound.source_topic.clone(),
+                    id: bound.source_topic_id,
+                    partition: number,
+                },
+                source_leader: leader.leader,
+                source_epoch: leader.epoch,
+                halt: halt.clone(),
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "discovery_tests.rs"]
+mod tests;
