@@ -5,7 +5,9 @@
 //! the partition, a group's checkpoint task on its coordinator, so that no work is ever assigned: it follows leadership.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod board;
 pub mod discovery;
+mod metrics;
 pub mod naming;
 pub mod source;
 pub mod status;

@@ -59,8 +59,12 @@ pub trait Target: Send + Sync + 'static {
     ) -> Result<(), CommandError>;
 
     /// Records where new source epochs begin, in one command. Applying an entry raises the partition's leader epoch to at
-    /// least the source's; an entry whose `leader_epoch` is no longer the partition's is refused as `Stale` as a whole.
-    async fn enter_lineage(&self, entries: Vec<LineageEntry>) -> Result<(), CommandError>;
+    /// least the source's. Answers per entry, in order, the partition's leader epoch now, or why it was not entered
+    /// (`Stale`: `leader_epoch` is no longer the partition's).
+    async fn enter_lineage(
+        &self,
+        entries: Vec<LineageEntry>,
+    ) -> Result<Vec<Result<i32, CommandError>>, CommandError>;
 
     /// Moves a flow from active (or paused) to failing over: its source tasks and checkpoint tasks stop for good.
     /// Already failing over or promoted is success.

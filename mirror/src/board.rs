@@ -1,0 +1,192 @@
+//! What this daemon knows of one flow, kept for whoever asks: written by links and tasks, read by reports.
+//!
+//! Nothing here is decided on; positions come from logs. A link removes its partitions when it ends, so that what is
+//! reported is what is being done.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::source::track::{Gap, Health, PartitionHere, Track};
+use crate::source::{PartitionOf, SourceEnds};
+
+/// The facts of one flow on this daemon.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    partitions: BTreeMap<PartitionHere, PartitionFacts>,
+    observation: Option<Observation>,
+    groups: BTreeMap<String, Vec<PositionFacts>>,
+    problems: BTreeMap<&'static str, Vec<String>>,
+    contact: Contact,
+}
+
+/// One partition that this daemon copies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionFacts {
+    /// The partition at the source.
+    pub source: PartitionOf,
+    /// How it does.
+    pub health: Health,
+    /// Why, if not well.
+    pub reason: Option<String>,
+    /// The newest gap.
+    pub gap: Option<Gap>,
+    /// Where the source stood when it last said so.
+    pub ends: Option<SourceEnds>,
+    /// When everything known at the source was last here, in ms.
+    pub caught_up_ms: Option<i64>,
+}
+
+/// When the source was last heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Contact {
+    last_ok_ms: Option<i64>,
+    last_failure_ms: Option<i64>,
+}
+
+/// The source as one complete look saw it: every matching partition with its ends.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// When the look began, in ms by this cluster's clock.
+    pub at_ms: i64,
+    /// How many topics match.
+    pub topics: usize,
+    /// Every partition of them.
+    pub partitions: Vec<Observed>,
+}
+
+/// One source partition as observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The topic's name here.
+    pub here: String,
+    /// The partition.
+    pub partition: i32,
+    /// Its first kept offset at the source.
+    pub start: i64,
+    /// Its high watermark at the source.
+    pub high_watermark: i64,
+}
+
+/// One group position as this daemon last mirrored it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionFacts {
+    /// The group.
+    pub group: String,
+    /// The topic's name here.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The visible offset here; -1 if none is stored.
+    pub offset: i64,
+    /// The position at the source.
+    pub source_offset: i64,
+    /// How the two relate.
+    pub status: PositionStatus,
+}
+
+/// How a group's position here relates to that at the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionStatus {
+    /// It is the same record.
+    Exact,
+    /// The records up to it are not all here yet.
+    Pending,
+    /// The group is used here; the flow leaves it alone.
+    OwnedHere,
+    /// There is nothing here that it could mean: the partition does not exist here.
+    Unmapped,
+}
+
+impl Board {
+    /// What a link knows of a partition.
+    pub fn set_partition(&self, track: &Track) {
+        let (health, reason) = track.health();
+        let facts = PartitionFacts {
+            source: track.source.clone(),
+            health,
+            reason: reason.map(str::to_owned),
+            gap: track.gap(),
+            ends: track.ends(),
+            caught_up_ms: track.caught_up_ms(),
+        };
+        self.inner.lock().partitions.insert(track.here.clone(), facts);
+    }
+
+    /// A partition is no longer copied by this daemon.
+    pub fn remove_partition(&self, here: &PartitionHere) {
+        self.inner.lock().partitions.remove(here);
+    }
+
+    /// The partitions that this daemon copies.
+    pub fn partitions(&self) -> Vec<(PartitionHere, PartitionFacts)> {
+        let inner = self.inner.lock();
+        inner
+            .partitions
+            .iter()
+            .map(|(here, facts)| (here.clone(), facts.clone()))
+            .collect()
+    }
+
+    /// A complete look at the source; an older one than is known changes nothing.
+    pub fn set_observation(&self, observation: Observation) {
+        let mut inner = self.inner.lock();
+        if inner
+            .observation
+            .as_ref()
+            .is_none_or(|known| known.at_ms <= observation.at_ms)
+        {
+            inner.observation = Some(observation);
+        }
+    }
+
+    /// The newest complete look.
+    pub fn observation(&self) -> Option<Observation> {
+        self.inner.lock().observation.clone()
+    }
+
+    /// Where the groups coordinated here stand, as of one pass over all of them.
+    pub fn set_groups(&self, groups: BTreeMap<String, Vec<PositionFacts>>) {
+        self.inner.lock().groups = groups;
+    }
+
+    /// Where the groups coordinated here stand.
+    pub fn groups(&self) -> Vec<PositionFacts> {
+        self.inner.lock().groups.values().flatten().cloned().collect()
+    }
+
+    /// Replaces the complaints of one part of the mirror.
+    pub fn set_problems(&self, part: &'static str, problems: Vec<String>) {
+        self.inner.lock().problems.insert(part, problems);
+    }
+
+    /// All complaints.
+    pub fn problems(&self) -> Vec<String> {
+        self.inner.lock().problems.values().flatten().cloned().collect()
+    }
+
+    /// The source answered.
+    pub fn heard(&self, now_ms: i64) {
+        self.inner.lock().contact.last_ok_ms = Some(now_ms);
+    }
+
+    /// The source did not answer.
+    pub fn not_heard(&self, now_ms: i64) {
+        self.inner.lock().contact.last_failure_ms = Some(now_ms);
+    }
+
+    /// Whether the last thing known of the source is that it did not answer.
+    pub fn is_unreachable(&self) -> bool {
+        let contact = self.inner.lock().contact;
+        contact
+            .last_failure_ms
+            .is_some_and(|failure| contact.last_ok_ms.is_none_or(|ok| ok <= failure))
+    }
+}

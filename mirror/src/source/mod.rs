@@ -1,0 +1,183 @@
+//! The source of a flow: what is known about it and how its records come here.
+//!
+//! [`Source`] is what any Kafka can answer. Records come through a *link*, one per source broker, that serves every
+//! partition led there and mirrored here: [`fetch`] asks with Fetch, [`push`] is pushed to by a Tradewind daemon. Both
+//! only move bytes; what is done with them is decided by [`track::Track`], one per partition.
+//!
+//! ```text
+//! link (one per source broker) -> Track (one per partition): match? gap? diverged? -> runs per source epoch
+//!                                   -> lineage (metadata log) -> append (own log, offsets kept)
+//! ```
+
+pub mod batches;
+pub mod fetch;
+
+pub mod track;
+mod writer;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tradewind_wire::ids::{NodeId, TopicId};
+
+/// A cluster that records and positions are copied from.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// The cluster's id and every topic in it, asked now (never from a cache).
+    async fn topics(&self) -> Result<SourceTopics, SourceError>;
+
+    /// Configs of topics. Topics that are gone or refused are missing in the answer.
+    async fn configs(&self, topics: &[String]) -> Result<BTreeMap<String, Vec<SourceConfig>>, SourceError>;
+
+    /// Where partitions stand now. Partitions without a reachable leader are missing in the answer.
+    async fn ends(
+        &self,
+        partitions: &[PartitionOf],
+    ) -> Result<BTreeMap<PartitionOf, SourceEnds>, SourceError>;
+
+    /// Where `epoch` ends, by OffsetForLeaderEpoch at the partition's leader.
+    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError>;
+
+    /// Every consumer group of the classic kind.
+    async fn groups(&self) -> Result<Vec<String>, SourceError>;
+
+    /// What groups have committed. Groups that cannot be read are missing in the answer.
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError>;
+
+    /// Reads partitions led by `node`, waiting up to `wait_ms` for the first byte. One answer per partition asked.
+    async fn fetch(
+        &self,
+        node: NodeId,
+        partitions: Vec<FetchFrom>,
+        wait_ms: i32,
+    ) -> Result<Vec<(PartitionOf, Fetched)>, SourceError>;
+}
+
+/// A partition at the source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionOf {
+    /// The topic's name there.
+    pub topic: String,
+    /// The topic's id there; zero if the source knows none.
+    pub id: TopicId,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// The topics of a source at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SourceTopics {
+    /// The cluster's id, as Metadata gives it.
+    pub cluster_id: String,
+    /// Its topics by name.
+    pub topics: BTreeMap<String, SourceTopic>,
+}
+
+/// One topic of a source.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SourceTopic {
+    /// Its id; zero if the source knows none.
+    pub id: TopicId,
+    /// Whether the source calls it internal.
+    pub internal: bool,
+    /// Its partitions, by number.
+    pub partitions: Vec<SourceLeader>,
+}
+
+/// Who leads a partition of the source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceLeader {
+    /// The leader's node id, if there is one.
+    pub leader: Option<NodeId>,
+    /// Its epoch; -1 if the source does not say.
+    pub epoch: i32,
+}
+
+/// A config of a source topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` for secrets.
+    pub value: Option<String>,
+    /// Whether it is set on the topic itself, not inherited.
+    pub own: bool,
+}
+
+/// Where a partition of the source stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceEnds {
+    /// Its first kept offset.
+    pub start: i64,
+    /// Its high watermark.
+    pub high_watermark: i64,
+}
+
+/// The answer of OffsetForLeaderEpoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch there that is not above the asked one; -1 if the asked one is above all that it knows.
+    pub epoch: i32,
+    /// Where that epoch ends.
+    pub end: i64,
+}
+
+/// A committed position at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The topic's name there.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The position.
+    pub offset: i64,
+    /// The group's own metadata.
+    pub metadata: String,
+}
+
+/// From where a partition is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchFrom {
+    /// The partition.
+    pub partition: PartitionOf,
+    /// The first wanted offset.
+    pub offset: i64,
+}
+
+/// What a read of one partition brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// Whole batches (the last may be cut) from the wanted offset or a little below it; possibly none.
+    Records {
+        /// Where the partition stands.
+        ends: SourceEnds,
+        /// The batches.
+        bytes: Bytes,
+    },
+    /// The wanted offset lies outside the log.
+    OutOfRange,
+    /// The topic is gone, or another topic has its name.
+    UnknownTopic,
+    /// Not led there, or not ready; find the leader again.
+    Elsewhere,
+    /// The broker refuses.
+    Refused(String),
+}
+
+/// Why a source did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// Nobody there answers.
+    #[error("source unreachable: {0}")]
+    Unreachable(String),
+    /// It answered with an error.
+    #[error("source refused {what}: {reason}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Its answer.
+        reason: String,
+    },
+}

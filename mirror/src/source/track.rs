@@ -1,0 +1,426 @@
+//! One mirror partition led here: what to ask the source next, and what to do with its answers.
+//!
+//! Pure: answers and the time come in, the next step and the writes come out. The position is always the log end here; a
+//! track is thrown away and begun anew from the log whenever a write did not go as decided.
+//!
+//! ```text
+//! begin(log, lineage) -> Check (where does our last source epoch end there?) -> Read -> writes
+//!                          | ends below our end: diverged                        | out of range -> Range -> gap, or Check
+//! ```
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tradewind_wire::flow::Lineage;
+use tradewind_wire::ids::TopicId;
+
+use super::batches::{BadSource, split_runs};
+use super::{EpochEnd, Fetched, PartitionOf, SourceEnds};
+use crate::target::{LogError, LogState};
+
+/// How long a track waits after a fault that may pass, in ms.
+pub const RETRY_MS: i64 = 250;
+/// How long a halted track waits before it looks again whether what stopped it still holds, in ms.
+pub const RECHECK_MS: i64 = 30_000;
+
+/// A mirror partition here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionHere {
+    /// The topic's name.
+    pub name: String,
+    /// The topic's id.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// What a track wants from its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read the log and the lineage, then [`Track::begin`].
+    Begin,
+    /// Ask where this source epoch ends, then [`Track::on_epoch_end`].
+    Check {
+        /// The epoch of the last batch here.
+        epoch: i32,
+    },
+    /// Ask where the source partition stands, then [`Track::on_range`].
+    Range,
+    /// Read from this offset, then [`Track::on_fetched`].
+    Fetch {
+        /// The first wanted offset.
+        from: i64,
+    },
+    /// Nothing before this time (ms).
+    Wait {
+        /// When to ask again.
+        until_ms: i64,
+    },
+}
+
+/// One append: perhaps a lineage entry first, then whole batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The source epoch of the batches.
+    pub epoch: i32,
+    /// To be entered before the batches, if they begin a new source epoch or follow a gap.
+    pub lineage: Option<Lineage>,
+    /// The log end that they follow.
+    pub previous_end: i64,
+    /// The offset after them.
+    pub next: i64,
+    /// The batches.
+    pub bytes: Bytes,
+}
+
+/// How a partition does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Finding out where it stands.
+    Starting,
+    /// Copying.
+    Active,
+    /// Waiting for something that should pass; the reason stands beside it.
+    Retrying,
+    /// Halted: the source's history is not ours.
+    Diverged,
+    /// Halted for another reason.
+    Failed,
+}
+
+/// The state of one mirror partition.
+#[derive(Debug)]
+pub struct Track {
+    /// The partition here.
+    pub here: PartitionHere,
+    /// The partition at the source.
+    pub source: PartitionOf,
+    cluster_id: String,
+    source_epoch: i32,
+    phase: Phase,
+    leader_epoch: i32,
+    end: i64,
+    read_from: i64,
+    last_epoch: Option<i32>,
+    /// A lineage entry made for a batch that never came: (epoch, first offset). Not to be entered twice.
+    entered: Option<(i32, i64)>,
+    pending_gap: Option<Gap>,
+    gap: Option<Gap>,
+    health: Health,
+    reason: Option<String>,
+    ends: Option<SourceEnds>,
+    caught_up_ms: Option<i64>,
+    trimmed: usize,
+}
+
+/// Records that the source no longer had when they were wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first missing offset.
+    pub from: i64,
+    /// The first offset that was there again.
+    pub to: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Begin,
+    Check(i32),
+    Range,
+    Read,
+    Wait(i64),
+}
+
+impl Track {
+    /// A track that has not looked at its log yet. `source_epoch` is the source leader's epoch by its metadata.
+    pub fn new(here: PartitionHere, source: PartitionOf, cluster_id: &str, source_epoch: i32) -> Self {
+        Self {
+            here,
+            source,
+            cluster_id: cluster_id.to_owned(),
+            source_epoch,
+            phase: Phase::Begin,
+            leader_epoch: -1,
+            end: 0,
+            read_from: 0,
+            last_epoch: None,
+            entered: None,
+            pending_gap: None,
+            gap: None,
+            health: Health::Starting,
+            reason: None,
+            ends: None,
+            caught_up_ms: None,
+            trimmed: 0,
+        }
+    }
+
+    /// The next step.
+    pub fn step(&self, now_ms: i64) -> Step {
+        match self.phase {
+            Phase::Wait(until_ms) if now_ms < until_ms => Step::Wait { until_ms },
+            Phase::Begin | Phase::Wait(_) => Step::Begin,
+            Phase::Check(epoch) => Step::Check { epoch },
+            Phase::Range => Step::Range,
+            Phase::Read => Step::Fetch { from: self.read_from },
+        }
+    }
+
+    /// Takes position and history from the log led here and its lineage.
+    pub fn begin(&mut self, log: LogState, lineage: &[Lineage], now_ms: i64) {
+        self.leader_epoch = log.leader_epoch;
+        self.end = log.end;
+        self.read_from = log.end;
+        self.pending_gap = None;
+        self.gap = lineage
+            .iter()
+            .rev()
+            .find(|entry| entry.source_first > entry.target_first)
+            .map(|entry| Gap {
+                from: entry.target_first,
+                to: entry.source_first,
+            });
+        // An entry at the end was made for a batch that never came: it says nothing about what is here.
+        self.entered = lineage
+            .last()
+            .filter(|entry| entry.target_first >= log.end && entry.source_cluster_id == self.cluster_id)
+            .map(|entry| (entry.source_epoch, entry.target_first));
+        let last = lineage.iter().rev().find(|entry| entry.target_first < log.end);
+        self.last_epoch = last.map(|entry| entry.source_epoch);
+        match last {
+            Some(entry) if entry.source_cluster_id != self.cluster_id => self.halt(
+                Health::Diverged,
+                format!(
+                    "the records here come from cluster {}, the source is cluster {}",
+                    entry.source_cluster_id, self.cluster_id
+                ),
+                now_ms,
+            ),
+            // Batches from before leader epochs (KIP-101) cannot be checked by them.
+            Some(entry) if entry.source_epoch < 0 => self.phase = Phase::Read,
+            Some(entry) => self.phase = Phase::Check(entry.source_epoch),
+            None if log.end > 0 => {
+                self.halt(
+                    Health::Failed,
+                    "it holds records that no flow wrote".into(),
+                    now_ms,
+                );
+            }
+            None => self.phase = Phase::Read,
+        }
+    }
+
+    /// The source says where our last source epoch ends there.
+    pub fn on_epoch_end(&mut self, answer: EpochEnd, now_ms: i64) {
+        let Some(last) = self.last_epoch else {
+            self.phase = Phase::Begin;
+            return;
+        };
+        if answer.epoch == last && answer.end >= self.end {
+            self.phase = Phase::Read;
+        } else if self.source_epoch >= 0 && self.source_epoch <= last {
+            // Our epoch is still the newest there: an old leader, or one that has not caught up with its own log.
+            self.retry(
+                format!(
+                    "the source's epoch {last} ends at {} there, at {} here",
+                    answer.end, self.end
+                ),
+                now_ms,
+            );
+        } else {
+            let fork = if answer.epoch < 0 {
+                "is unknown".to_owned()
+            } else {
+                format!("ends at {}", answer.end)
+            };
+            let reason = format!(
+                "the source's epoch {last} {fork} there, but records up to {} are here",
+                self.end
+            );
+            self.halt(Health::Diverged, reason, now_ms);
+        }
+    }
+
+    /// The source says where the partition stands, after a read out of range.
+    pub fn on_range(&mut self, ends: SourceEnds, now_ms: i64) {
+        self.ends = Some(ends);
+        if self.read_from < ends.start {
+            // A mirror that begins on an old topic misses nothing that it ever promised.
+            if self.end > 0 {
+                let from = self.pending_gap.map_or(self.end, |gap| gap.from);
+                self.pending_gap = Some(Gap { from, to: ends.start });
+                self.gap = self.pending_gap;
+            }
+            self.read_from = ends.start;
+            self.phase = Phase::Read;
+        } else if self.read_from > ends.high_watermark {
+            let reason = format!(
+                "the source ends at {}, below {} here",
+                ends.high_watermark, self.read_from
+            );
+            self.retry(reason, now_ms);
+        } else {
+            self.phase = Phase::Read;
+        }
+    }
+
+    /// What a read brought. The writes are to be carried out in order; after each comes [`Track::on_written`], and the
+    /// first that fails ends them with [`Track::on_write_failed`].
+    pub fn on_fetched(&mut self, fetched: Fetched, now_ms: i64) -> VecDeque<Write> {
+        match fetched {
+            Fetched::Records { ends, bytes } => return self.on_records(ends, &bytes, now_ms),
+            Fetched::OutOfRange => self.phase = Phase::Range,
+            Fetched::UnknownTopic => {
+                self.halt(Health::Failed, "the topic is gone at the source".into(), now_ms);
+            }
+            Fetched::Elsewhere => self.retry("the source's leader is moving".into(), now_ms),
+            Fetched::Refused(reason) => self.retry(format!("the source refuses reads: {reason}"), now_ms),
+        }
+        VecDeque::new()
+    }
+
+    fn on_records(&mut self, ends: SourceEnds, bytes: &Bytes, now_ms: i64) -> VecDeque<Write> {
+        self.on_ends(ends, now_ms);
+        let (runs, fault) = split_runs(bytes, self.read_from);
+        self.trimmed += runs.trimmed;
+        let mut writes = VecDeque::new();
+        let (mut end, mut epoch) = (self.end, self.last_epoch);
+        for run in runs.runs {
+            let gap = self.pending_gap.take();
+            let entered = self
+                .entered
+                .take()
+                .is_some_and(|(epoch, first)| epoch == run.epoch && first <= run.first);
+            let new = epoch != Some(run.epoch) && !entered || gap.is_some();
+            let lineage = new.then(|| Lineage {
+                target_first: gap.map_or(run.first, |gap| gap.from),
+                source_cluster_id: self.cluster_id.clone(),
+                source_topic_id: self.source.id,
+                source_epoch: run.epoch,
+                source_first: run.first,
+            });
+            epoch = Some(run.epoch);
+            writes.push_back(Write {
+                epoch: run.epoch,
+                lineage,
+                previous_end: end,
+                next: run.next,
+                bytes: run.bytes,
+            });
+            end = run.next;
+        }
+        self.read_from = runs.next;
+        match fault {
+            Some(fault @ (BadSource::OldFormat { .. } | BadSource::Damaged { .. })) if writes.is_empty() => {
+                self.halt(Health::Failed, fault.to_string(), now_ms);
+            }
+            _ => {
+                self.health = Health::Active;
+                self.reason = None;
+            }
+        }
+        writes
+    }
+
+    /// The source's ends are known to be these now.
+    pub fn on_ends(&mut self, ends: SourceEnds, now_ms: i64) {
+        self.ends = Some(ends);
+        if self.end >= ends.high_watermark {
+            self.caught_up_ms = Some(now_ms);
+        }
+    }
+
+    /// A write of [`Track::on_fetched`] is in the log, which now ends at `end`.
+    pub fn on_written(&mut self, write: &Write, end: i64, now_ms: i64) {
+        if end != write.next {
+            self.on_write_failed(&LogError::OtherEnd { end }, now_ms);
+            return;
+        }
+        self.end = end;
+        self.last_epoch = Some(write.epoch);
+        if self.ends.is_some_and(|ends| end >= ends.high_watermark) {
+            self.caught_up_ms = Some(now_ms);
+        }
+    }
+
+    /// A lineage entry is in the metadata log; the partition's leader epoch here may have been raised by it.
+    pub fn on_lineage(&mut self, leader_epoch: i32) {
+        self.leader_epoch = leader_epoch;
+    }
+
+    /// A write did not go as decided: everything begins again from the log.
+    pub fn on_write_failed(&mut self, error: &LogError, now_ms: i64) {
+        match error {
+            LogError::NotLeader | LogError::OtherEpoch { .. } | LogError::OtherEnd { .. } => {
+                self.phase = Phase::Wait(now_ms + RETRY_MS / 5);
+            }
+            LogError::BadBatches(reason) => self.halt(Health::Failed, reason.clone(), now_ms),
+            LogError::NotEnoughReplicas | LogError::TimedOut | LogError::Unusable(_) => {
+                self.retry(error.to_string(), now_ms);
+            }
+        }
+    }
+
+    /// Something that should pass: begin again a little later.
+    pub fn retry(&mut self, reason: String, now_ms: i64) {
+        self.health = Health::Retrying;
+        self.reason = Some(reason);
+        self.phase = Phase::Wait(now_ms + RETRY_MS);
+    }
+
+    /// Something that a person must look at: nothing is copied until it has changed.
+    pub fn halt(&mut self, health: Health, reason: String, now_ms: i64) {
+        self.health = health;
+        self.reason = Some(reason);
+        self.phase = Phase::Wait(now_ms + RECHECK_MS);
+    }
+
+    /// The source's metadata name this leader epoch now.
+    pub fn on_source_epoch(&mut self, epoch: i32) {
+        self.source_epoch = epoch;
+    }
+
+    /// The epoch to append under.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
+    /// The log end here, as far as this track knows.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The epoch at the source of the last batch here.
+    pub fn last_epoch(&self) -> Option<i32> {
+        self.last_epoch
+    }
+
+    /// How it does, and why if not well.
+    pub fn health(&self) -> (Health, Option<&str>) {
+        (self.health, self.reason.as_deref())
+    }
+
+    /// The newest gap in what was copied.
+    pub fn gap(&self) -> Option<Gap> {
+        self.gap
+    }
+
+    /// Where the source stood when it last said so.
+    pub fn ends(&self) -> Option<SourceEnds> {
+        self.ends
+    }
+
+    /// When everything known at the source was last here, in ms.
+    pub fn caught_up_ms(&self) -> Option<i64> {
+        self.caught_up_ms
+    }
+
+    /// How many batches were packed again.
+    pub fn trimmed(&self) -> usize {
+        self.trimmed
+    }
+}
+
+#[cfg(test)]
+#[path = "track_tests.rs"]
+mod tests;

@@ -1,0 +1,210 @@
+//! What a track decides, case by case.
+
+use tradewind_wire::batch::{BatchBuilder, TimestampType};
+use tradewind_wire::compression::Codec;
+
+use super::*;
+
+fn track() -> Track {
+    let here = PartitionHere {
+        name: "east.orders".into(),
+        topic: TopicId([1; 16]),
+        partition: 0,
+    };
+    let source = PartitionOf {
+        topic: "orders".into(),
+        id: TopicId([2; 16]),
+        partition: 0,
+    };
+    Track::new(here, source, "cluster-e", 5)
+}
+
+fn log(end: i64) -> LogState {
+    LogState {
+        leader_epoch: 9,
+        start: 0,
+        end,
+        high_watermark: end,
+    }
+}
+
+fn entry(target_first: i64, epoch: i32) -> Lineage {
+    Lineage {
+        target_first,
+        source_cluster_id: "cluster-e".into(),
+        source_topic_id: TopicId([2; 16]),
+        source_epoch: epoch,
+        source_first: target_first,
+    }
+}
+
+fn batch(base: i64, count: i32, epoch: i32) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
+    builder.base_offset(base).leader_epoch(epoch);
+    for _ in 0..count {
+        builder.append(1, None, Some(b"x"), &[]);
+    }
+    builder.build()
+}
+
+fn records(start: i64, high_watermark: i64, parts: &[Bytes]) -> Fetched {
+    Fetched::Records {
+        ends: SourceEnds {
+            start,
+            high_watermark,
+        },
+        bytes: parts.concat().into(),
+    }
+}
+
+fn write_all(track: &mut Track, writes: VecDeque<Write>) {
+    for write in writes {
+        track.on_written(&write, write.next, 0);
+    }
+}
+
+#[test]
+fn an_empty_partition_reads_from_the_start_and_enters_each_source_epoch_once() {
+    let mut track = track();
+    assert_eq!(track.step(0), Step::Begin);
+    track.begin(log(0), &[], 0);
+    assert_eq!(track.step(0), Step::Fetch { from: 0 });
+    let writes = track.on_fetched(
+        records(0, 7, &[batch(0, 3, 4), batch(3, 2, 4), batch(5, 2, 5)]),
+        0,
+    );
+    let shape: Vec<_> = writes
+        .iter()
+        .map(|write| {
+            (
+                write.previous_end,
+                write.next,
+                write.lineage.as_ref().map(|l| (l.target_first, l.source_epoch)),
+            )
+        })
+        .collect();
+    assert_eq!(shape, [(0, 5, Some((0, 4))), (5, 7, Some((5, 5)))]);
+    write_all(&mut track, writes);
+    assert_eq!(track.caught_up_ms(), Some(0));
+    let more = track.on_fetched(records(0, 8, &[batch(7, 1, 5)]), 1);
+    assert_eq!(more[0].lineage, None);
+}
+
+#[test]
+fn after_a_restart_the_source_must_confirm_our_last_epoch() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 3), entry(6, 4), entry(10, 5)], 0);
+    // The entry at the end belongs to a batch that never came.
+    assert_eq!(track.step(0), Step::Check { epoch: 4 });
+    track.on_epoch_end(EpochEnd { epoch: 4, end: 10 }, 0);
+    assert_eq!(track.step(0), Step::Fetch { from: 10 });
+    let writes = track.on_fetched(records(0, 12, &[batch(10, 1, 5), batch(11, 1, 6)]), 0);
+    assert_eq!(writes[0].lineage, None, "it is not entered twice");
+    assert_eq!(
+        writes[1].lineage.as_ref().map(|entry| entry.source_epoch),
+        Some(6)
+    );
+}
+
+#[test]
+fn an_epoch_that_ended_below_our_end_is_diverged() {
+    for answer in [
+        EpochEnd { epoch: 4, end: 9 },
+        EpochEnd { epoch: 3, end: 20 },
+        EpochEnd { epoch: -1, end: -1 },
+    ] {
+        let mut track = track();
+        track.begin(log(10), &[entry(0, 4)], 0);
+        track.on_epoch_end(answer, 0);
+        assert_eq!(track.health().0, Health::Diverged, "{answer:?}");
+        assert_eq!(track.step(RECHECK_MS - 1), Step::Wait { until_ms: RECHECK_MS });
+        assert_eq!(track.step(RECHECK_MS), Step::Begin);
+    }
+}
+
+#[test]
+fn a_lower_end_in_the_same_epoch_only_means_wait() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 5)], 0);
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 8 }, 0);
+    assert_eq!(track.health().0, Health::Retrying);
+    assert_eq!(track.step(RETRY_MS), Step::Begin);
+}
+
+#[test]
+fn retention_that_overtook_the_mirror_is_a_recorded_gap() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 5)], 0);
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 90 }, 0);
+    assert!(track.on_fetched(Fetched::OutOfRange, 0).is_empty());
+    assert_eq!(track.step(0), Step::Range);
+    track.on_range(
+        SourceEnds {
+            start: 40,
+            high_watermark: 90,
+        },
+        0,
+    );
+    assert_eq!(track.step(0), Step::Fetch { from: 40 });
+    let writes = track.on_fetched(records(40, 90, &[batch(40, 2, 5)]), 0);
+    assert_eq!(writes[0].previous_end, 10);
+    let lineage = writes[0].lineage.as_ref().unwrap();
+    assert_eq!((lineage.target_first, lineage.source_first), (10, 40));
+    assert_eq!(track.gap(), Some(Gap { from: 10, to: 40 }));
+
+    // Found again after a restart.
+    let mut again = self::track();
+    again.begin(log(42), &[entry(0, 5), lineage.clone()], 0);
+    assert_eq!(again.gap(), Some(Gap { from: 10, to: 40 }));
+}
+
+#[test]
+fn a_mirror_that_begins_on_an_old_topic_has_no_gap() {
+    let mut track = track();
+    track.begin(log(0), &[], 0);
+    track.on_fetched(Fetched::OutOfRange, 0);
+    track.on_range(
+        SourceEnds {
+            start: 40,
+            high_watermark: 90,
+        },
+        0,
+    );
+    assert_eq!(track.step(0), Step::Fetch { from: 40 });
+    assert_eq!(track.gap(), None);
+}
+
+#[test]
+fn a_refused_write_begins_again_from_the_log() {
+    let mut track = track();
+    track.begin(log(0), &[], 0);
+    let _ = track.on_fetched(records(0, 7, &[batch(0, 3, 4)]), 0);
+    track.on_write_failed(&LogError::OtherEnd { end: 3 }, 0);
+    assert_eq!(track.step(RETRY_MS), Step::Begin);
+    track.on_write_failed(&LogError::BadBatches("crc".into()), 0);
+    assert_eq!(track.health().0, Health::Failed);
+}
+
+#[test]
+fn records_of_another_cluster_or_of_nobody_are_not_written_over() {
+    let mut track = track();
+    let mut other = entry(0, 4);
+    other.source_cluster_id = "cluster-x".into();
+    track.begin(log(10), &[other], 0);
+    assert_eq!(track.health().0, Health::Diverged);
+    track.begin(log(10), &[], 0);
+    assert_eq!(track.health().0, Health::Failed);
+}
+
+#[test]
+fn an_old_record_format_halts_with_its_offset() {
+    let mut track = track();
+    track.begin(log(0), &[], 0);
+    let mut old = batch(0, 1, 1).to_vec();
+    old[16] = 0;
+    assert!(track.on_fetched(records(0, 1, &[old.into()]), 0).is_empty());
+    assert_eq!(
+        track.health(),
+        (Health::Failed, Some("old record format at offset 0"))
+    );
+}
