@@ -1,0 +1,405 @@
+//! [`Client`]: requests to the right broker, with deadlines and retries.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::time::{sleep, timeout};
+use tradewind_wire::clock::{Clock, Rng};
+use tradewind_wire::error::ErrorCode;
+use tradewind_wire::ids::NodeId;
+use tradewind_wire::messages::metadata::MetadataRequestTopic;
+use tradewind_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request};
+
+use crate::backoff::backoff;
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+use crate::metadata::{ClusterMetadata, TopicMetadata};
+use crate::net::connection::{Connection, Reply};
+use crate::net::pool::{Lane, Pool};
+
+/// Groups whose coordinator is remembered; beyond that all are forgotten and found again.
+const MAX_COORDINATORS: usize = 10_000;
+
+/// Every version: a request that looks the same in all of them.
+pub(crate) const ANY_VERSION: i16 = i16::MAX;
+
+/// A client of one cluster. Clones share connections and metadata; nothing is opened before the first call.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ClientConfig,
+    pool: Pool,
+    metadata: RwLock<Arc<ClusterMetadata>>,
+    /// One refresh at a time.
+    refreshing: tokio::sync::Mutex<()>,
+    coordinators: Mutex<HashMap<String, NodeId>>,
+    next_own_lane: AtomicU32,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+struct Address {
+    addr: String,
+    /// Who must answer, if that is known.
+    node: Option<NodeId>,
+}
+
+impl Client {
+    /// A client with this configuration. Connects when first used.
+    pub fn new(config: ClientConfig) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                pool: Pool::new(&config),
+                config,
+                metadata: RwLock::new(Arc::default()),
+                refreshing: tokio::sync::Mutex::new(()),
+                coordinators: Mutex::new(HashMap::new()),
+                next_own_lane: AtomicU32::new(0),
+            }),
+        }
+    }
+
+    /// Sends one request to broker `node` and waits for its answer, in the highest version in common. No retries.
+    pub async fn send<R: Request>(&self, node: NodeId, request: R) -> Result<R::Response, ClientError> {
+        let limit = self.inner.config.request_timeout;
+        self.send_built(node, Lane::Short, limit, ANY_VERSION, move |_| request).await
+    }
+
+    /// Sends one request to whichever broker answers.
+    pub async fn any<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
+        let limit = self.inner.config.request_timeout;
+        let mut tried = Vec::new();
+        let work = async {
+            for to in self.candidates() {
+                match self.exchange(&to, Lane::Short, limit, ANY_VERSION, |_| request).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if error.is_retriable() => tried.push(error.to_string()),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(ClientError::NoBroker { tried: std::mem::take(&mut tried) })
+        };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out::<R>("any broker", limit)))
+    }
+
+    /// What is known of the cluster now, without asking.
+    pub fn cached(&self) -> Arc<ClusterMetadata> {
+        self.inner.metadata.read().clone()
+    }
+
+    /// Asks the cluster for its brokers and these topics, and returns all that is known then.
+    pub async fn metadata(&self, topics: &[&str]) -> Result<Arc<ClusterMetadata>, ClientError> {
+        self.refresh(Some(topics)).await
+    }
+
+    /// Asks the cluster for its brokers and all topics.
+    pub async fn metadata_of_all(&self) -> Result<Arc<ClusterMetadata>, ClientError> {
+        self.refresh(None).await
+    }
+
+    /// What is known of `topic`, asked for if it is not known, unusable, or too old.
+    pub async fn topic(&self, topic: &str) -> Result<TopicMetadata, ClientError> {
+        let now = self.clock().monotonic();
+        let max_age = self.inner.config.metadata_max_age;
+        if let Some(known) = self.cached().topics.get(topic)
+            && known.error.is_none()
+            && now.saturating_sub(known.learnt_at) <= max_age
+        {
+            return Ok(known.clone());
+        }
+        let metadata = self.refresh(Some(&[topic])).await?;
+        match metadata.topics.get(topic) {
+            Some(TopicMetadata { error: Some(code), .. }) => {
+                Err(ClientError::broker(format!("topic {topic}"), *code, None))
+            }
+            Some(known) => Ok(known.clone()),
+            None => Err(ClientError::Missing { what: format!("topic {topic}") }),
+        }
+    }
+
+    /// The leader of a partition and its epoch, as far as known; asked for if it is not known.
+    pub async fn leader(&self, topic: &str, partition: i32) -> Result<(NodeId, i32), ClientError> {
+        let known = self.topic(topic).await?;
+        if let Some(leader) = leader_in(&known, partition) {
+            return Ok(leader);
+        }
+        let metadata = self.refresh(Some(&[topic])).await?;
+        match metadata.topics.get(topic) {
+            Some(known) if !known.partitions.contains_key(&partition) => Err(ClientError::broker(
+                format!("{topic}-{partition}"),
+                ErrorCode::UnknownTopicOrPartition,
+                None,
+            )),
+            Some(known) => leader_in(known, partition)
+                .ok_or_else(|| ClientError::NoLeader { topic: topic.to_owned(), partition }),
+            None => Err(ClientError::Missing { what: format!("topic {topic}") }),
+        }
+    }
+
+    /// The coordinator of a consumer group, found if it is not known.
+    pub async fn coordinator(&self, group: &str) -> Result<NodeId, ClientError> {
+        if let Some(known) = self.inner.coordinators.lock().get(group) {
+            return Ok(*known);
+        }
+        let found = self.retrying(|| self.find_coordinator(group)).await?;
+        let mut known = self.inner.coordinators.lock();
+        if known.len() >= MAX_COORDINATORS {
+            known.clear();
+        }
+        known.insert(group.to_owned(), found);
+        Ok(found)
+    }
+
+    /// The clock that this client was given.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.config.clock
+    }
+
+    /// The settings of this client.
+    pub fn config(&self) -> &ClientConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn rng(&self) -> &dyn Rng {
+        &*self.inner.config.rng
+    }
+
+    /// A lane that nobody else uses.
+    pub(crate) fn own_lane(&self) -> Lane {
+        Lane::Own(self.inner.next_own_lane.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends the request that `build` makes for the version in common (at most `cap`), and waits up to `limit`.
+    pub(crate) async fn send_built<R: Request>(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        limit: Duration,
+        cap: i16,
+        build: impl FnOnce(i16) -> R + Send,
+    ) -> Result<R::Response, ClientError> {
+        let to = self.address_of(node).await?;
+        self.exchange(&to, lane, limit, cap, build).await
+    }
+
+    /// A connection to broker `node`, and the version of `R` to use on it.
+    pub(crate) async fn connection_to<R: Request>(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        cap: i16,
+    ) -> Result<(Arc<Connection>, i16), ClientError> {
+        let to = self.address_of(node).await?;
+        let connection = self.inner.pool.connection(&to.addr, to.node, lane).await?;
+        let version = connection.version::<R>(cap)?;
+        Ok((connection, version))
+    }
+
+    /// Calls the coordinator of `group`; finds it anew, and tries again, when it has moved or is not ready. `code_of`
+    /// reads the error that decides about that.
+    pub(crate) async fn at_coordinator<R: Request>(
+        &self,
+        group: &str,
+        lane: Lane,
+        limit: Duration,
+        build: impl Fn(i16) -> R + Send + Sync,
+        code_of: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
+    ) -> Result<R::Response, ClientError> {
+        let (build, code_of) = (&build, &code_of);
+        self.retrying(move || async move {
+            let node = self.coordinator(group).await?;
+            let answer = self.send_built(node, lane, limit, ANY_VERSION, build).await;
+            let moved = match &answer {
+                Ok(answer) => match code_of(answer) {
+                    code @ (ErrorCode::NotCoordinator
+                    | ErrorCode::CoordinatorNotAvailable
+                    | ErrorCode::CoordinatorLoadInProgress) => {
+                        Some(ClientError::broker(format!("group {group}"), code, None))
+                    }
+                    _ => None,
+                },
+                Err(error) if error.is_retriable() => Some(error.clone()),
+                Err(_) => None,
+            };
+            match moved {
+                Some(error) => {
+                    self.forget_coordinator(group);
+                    Err(error)
+                }
+                None => answer,
+            }
+        })
+        .await
+    }
+
+    /// Forgets who coordinates `group`.
+    pub(crate) fn forget_coordinator(&self, group: &str) {
+        self.inner.coordinators.lock().remove(group);
+    }
+
+    /// Repeats `attempt` while its error may pass, with growing waits, for at most the request timeout.
+    pub(crate) async fn retrying<T, F, Fut>(&self, mut attempt: F) -> Result<T, ClientError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, ClientError>>,
+    {
+        let end = self.clock().monotonic() + self.inner.config.request_timeout;
+        let mut attempts = 0;
+        loop {
+            let error = match attempt().await {
+                Err(error) if error.is_retriable() => error,
+                settled => return settled,
+            };
+            attempts += 1;
+            let wait = backoff(attempts, self.rng());
+            if self.clock().monotonic() + wait >= end {
+                return Err(error);
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// Asks for `topics` (`None`: all) and works the answer in. Callers that come while one is asking wait for their turn.
+    async fn refresh(&self, topics: Option<&[&str]>) -> Result<Arc<ClusterMetadata>, ClientError> {
+        let _turn = self.inner.refreshing.lock().await;
+        let request = MetadataRequest {
+            topics: topics.map(|topics| {
+                let asked = topics.iter();
+                asked.map(|name| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() }).collect()
+            }),
+            allow_auto_topic_creation: self.inner.config.auto_create_topics,
+            ..Default::default()
+        };
+        let answer = self.any(&request).await?;
+        if answer.error_code != 0 {
+            let code = ErrorCode::from_code(answer.error_code);
+            return Err(ClientError::broker("metadata", code, None));
+        }
+        let merged =
+            Arc::new(self.cached().merge(&answer, topics.is_none(), self.clock().monotonic()));
+        let changed = self.cached().brokers != merged.brokers;
+        *self.inner.metadata.write() = merged.clone();
+        if changed {
+            let current: Vec<String> = self.candidates().into_iter().map(|known| known.addr).collect();
+            self.inner.pool.retain(|addr| current.iter().any(|known| known == addr));
+        }
+        Ok(merged)
+    }
+
+    async fn find_coordinator(&self, group: &str) -> Result<NodeId, ClientError> {
+        let limit = self.inner.config.request_timeout;
+        let mut last = ClientError::NoBroker { tried: Vec::new() };
+        for to in self.candidates() {
+            let build = |version: i16| {
+                if version >= 4 {
+                    FindCoordinatorRequest { coordinator_keys: vec![group.into()], ..Default::default() }
+                } else {
+                    FindCoordinatorRequest { key: group.into(), ..Default::default() }
+                }
+            };
+            let answer = match self.exchange(&to, Lane::Short, limit, ANY_VERSION, build).await {
+                Ok(answer) => answer,
+                Err(error) if error.is_retriable() => {
+                    last = error;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let (code, node, message) = match answer.coordinators.into_iter().next() {
+                Some(found) => (found.error_code, found.node_id, found.error_message),
+                None => (answer.error_code, answer.node_id, answer.error_message),
+            };
+            return match ErrorCode::from_code(code) {
+                ErrorCode::None => Ok(node),
+                code => Err(ClientError::broker(format!("coordinator of {group}"), code, message.as_deref())),
+            };
+        }
+        Err(last)
+    }
+
+    /// One request and its answer, at one address. When the time is up the connection is given up too: whatever comes
+    /// behind the missing answer would be late as well.
+    async fn exchange<Q, R: Request>(
+        &self,
+        to: &Address,
+        lane: Lane,
+        limit: Duration,
+        cap: i16,
+        build: impl FnOnce(i16) -> Q + Send,
+    ) -> Result<R::Response, ClientError>
+    where
+        Q: std::borrow::Borrow<R>,
+    {
+        let mut used: Option<Arc<Connection>> = None;
+        let work = async {
+            let connection = self.inner.pool.connection(&to.addr, to.node, lane).await?;
+            used = Some(connection.clone());
+            let version = connection.version::<R>(cap)?;
+            let request = build(version);
+            let reply: Reply<R> = connection.begin(version, request.borrow()).await?;
+            reply.wait().await
+        };
+        match timeout(limit, work).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                if let Some(connection) = used {
+                    connection.close("an answer did not come in time");
+                }
+                Err(timed_out::<R>(&to.addr, limit))
+            }
+        }
+    }
+
+    /// The address of a broker, asked for if it is not known.
+    async fn address_of(&self, node: NodeId) -> Result<Address, ClientError> {
+        let known = |metadata: &ClusterMetadata| {
+            metadata.brokers.get(&node).map(|broker| Address { addr: broker.addr(), node: Some(node) })
+        };
+        if let Some(found) = known(&self.cached()) {
+            return Ok(found);
+        }
+        known(&*self.refresh(Some(&[])).await?).ok_or(ClientError::UnknownBroker(node))
+    }
+
+    /// Every address that may answer: known brokers first, from a random one on, then the bootstrap addresses.
+    fn candidates(&self) -> Vec<Address> {
+        let known = self.cached();
+        let mut all: Vec<Address> = known
+            .brokers
+            .values()
+            .map(|broker| Address { addr: broker.addr(), node: Some(broker.id) })
+            .collect();
+        if !all.is_empty() {
+            let start = self.rng().next_u64() % all.len() as u64;
+            all.rotate_left(start as usize);
+        }
+        for addr in &self.inner.config.bootstrap {
+            if !all.iter().any(|known| known.addr == *addr) {
+                all.push(Address { addr: addr.clone(), node: None });
+            }
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+fn leader_in(topic: &TopicMetadata, partition: i32) -> Option<(NodeId, i32)> {
+    let known = topic.partitions.get(&partition)?;
+    Some((known.leader?, known.leader_epoch))
+}
+
+fn timed_out<R: Request>(whom: &str, after: Duration) -> ClientError {
+    ClientError::TimedOut { what: format!("{} at {whom}", R::KEY.name()), after }
+}
