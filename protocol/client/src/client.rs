@@ -69,7 +69,8 @@ impl Client {
     /// Sends one request to broker `node` and waits for its answer, in the highest version in common. No retries.
     pub async fn send<R: Request>(&self, node: NodeId, request: R) -> Result<R::Response, ClientError> {
         let limit = self.inner.config.request_timeout;
-        self.send_built(node, Lane::Short, limit, ANY_VERSION, move |_| request).await
+        self.send_built(node, Lane::Short, limit, ANY_VERSION, move |_| request)
+            .await
     }
 
     /// Sends one request to whichever broker answers.
@@ -78,15 +79,22 @@ impl Client {
         let mut tried = Vec::new();
         let work = async {
             for to in self.candidates() {
-                match self.exchange(&to, Lane::Short, limit, ANY_VERSION, |_| request).await {
+                match self
+                    .exchange::<_, R>(&to, Lane::Short, limit, ANY_VERSION, |_| request)
+                    .await
+                {
                     Ok(answer) => return Ok(answer),
                     Err(error) if error.is_retriable() => tried.push(error.to_string()),
                     Err(error) => return Err(error),
                 }
             }
-            Err(ClientError::NoBroker { tried: std::mem::take(&mut tried) })
+            Err(ClientError::NoBroker {
+                tried: std::mem::take(&mut tried),
+            })
         };
-        timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out::<R>("any broker", limit)))
+        timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(timed_out::<R>("any broker", limit)))
     }
 
     /// What is known of the cluster now, without asking.
@@ -116,11 +124,13 @@ impl Client {
         }
         let metadata = self.refresh(Some(&[topic])).await?;
         match metadata.topics.get(topic) {
-            Some(TopicMetadata { error: Some(code), .. }) => {
-                Err(ClientError::broker(format!("topic {topic}"), *code, None))
-            }
+            Some(TopicMetadata {
+                error: Some(code), ..
+            }) => Err(ClientError::broker(format!("topic {topic}"), *code, None)),
             Some(known) => Ok(known.clone()),
-            None => Err(ClientError::Missing { what: format!("topic {topic}") }),
+            None => Err(ClientError::Missing {
+                what: format!("topic {topic}"),
+            }),
         }
     }
 
@@ -137,9 +147,13 @@ impl Client {
                 ErrorCode::UnknownTopicOrPartition,
                 None,
             )),
-            Some(known) => leader_in(known, partition)
-                .ok_or_else(|| ClientError::NoLeader { topic: topic.to_owned(), partition }),
-            None => Err(ClientError::Missing { what: format!("topic {topic}") }),
+            Some(known) => leader_in(known, partition).ok_or_else(|| ClientError::NoLeader {
+                topic: topic.to_owned(),
+                partition,
+            }),
+            None => Err(ClientError::Missing {
+                what: format!("topic {topic}"),
+            }),
         }
     }
 
@@ -183,7 +197,7 @@ impl Client {
         lane: Lane,
         limit: Duration,
         cap: i16,
-        build: impl FnOnce(i16) -> R + Send,
+        build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, ClientError> {
         let to = self.address_of(node).await?;
         self.exchange(&to, lane, limit, cap, build).await
@@ -209,8 +223,8 @@ impl Client {
         group: &str,
         lane: Lane,
         limit: Duration,
-        build: impl Fn(i16) -> R + Send + Sync,
-        code_of: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
+        build: impl Fn(i16) -> R,
+        code_of: impl Fn(&R::Response) -> ErrorCode,
     ) -> Result<R::Response, ClientError> {
         let (build, code_of) = (&build, &code_of);
         self.retrying(move || async move {
@@ -272,7 +286,12 @@ impl Client {
         let request = MetadataRequest {
             topics: topics.map(|topics| {
                 let asked = topics.iter();
-                asked.map(|name| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() }).collect()
+                asked
+                    .map(|name| MetadataRequestTopic {
+                        name: Some((*name).into()),
+                        ..Default::default()
+                    })
+                    .collect()
             }),
             allow_auto_topic_creation: self.inner.config.auto_create_topics,
             ..Default::default()
@@ -282,13 +301,17 @@ impl Client {
             let code = ErrorCode::from_code(answer.error_code);
             return Err(ClientError::broker("metadata", code, None));
         }
-        let merged =
-            Arc::new(self.cached().merge(&answer, topics.is_none(), self.clock().monotonic()));
+        let merged = Arc::new(
+            self.cached()
+                .merge(&answer, topics.is_none(), self.clock().monotonic()),
+        );
         let changed = self.cached().brokers != merged.brokers;
         *self.inner.metadata.write() = merged.clone();
         if changed {
             let current: Vec<String> = self.candidates().into_iter().map(|known| known.addr).collect();
-            self.inner.pool.retain(|addr| current.iter().any(|known| known == addr));
+            self.inner
+                .pool
+                .retain(|addr| current.iter().any(|known| known == addr));
         }
         Ok(merged)
     }
@@ -299,9 +322,15 @@ impl Client {
         for to in self.candidates() {
             let build = |version: i16| {
                 if version >= 4 {
-                    FindCoordinatorRequest { coordinator_keys: vec![group.into()], ..Default::default() }
+                    FindCoordinatorRequest {
+                        coordinator_keys: vec![group.into()],
+                        ..Default::default()
+                    }
                 } else {
-                    FindCoordinatorRequest { key: group.into(), ..Default::default() }
+                    FindCoordinatorRequest {
+                        key: group.into(),
+                        ..Default::default()
+                    }
                 }
             };
             let answer = match self.exchange(&to, Lane::Short, limit, ANY_VERSION, build).await {
@@ -318,7 +347,11 @@ impl Client {
             };
             return match ErrorCode::from_code(code) {
                 ErrorCode::None => Ok(node),
-                code => Err(ClientError::broker(format!("coordinator of {group}"), code, message.as_deref())),
+                code => Err(ClientError::broker(
+                    format!("coordinator of {group}"),
+                    code,
+                    message.as_deref(),
+                )),
             };
         }
         Err(last)
@@ -332,7 +365,7 @@ impl Client {
         lane: Lane,
         limit: Duration,
         cap: i16,
-        build: impl FnOnce(i16) -> Q + Send,
+        build: impl FnOnce(i16) -> Q,
     ) -> Result<R::Response, ClientError>
     where
         Q: std::borrow::Borrow<R>,
@@ -360,7 +393,10 @@ impl Client {
     /// The address of a broker, asked for if it is not known.
     async fn address_of(&self, node: NodeId) -> Result<Address, ClientError> {
         let known = |metadata: &ClusterMetadata| {
-            metadata.brokers.get(&node).map(|broker| Address { addr: broker.addr(), node: Some(node) })
+            metadata.brokers.get(&node).map(|broker| Address {
+                addr: broker.addr(),
+                node: Some(node),
+            })
         };
         if let Some(found) = known(&self.cached()) {
             return Ok(found);
@@ -374,7 +410,10 @@ impl Client {
         let mut all: Vec<Address> = known
             .brokers
             .values()
-            .map(|broker| Address { addr: broker.addr(), node: Some(broker.id) })
+            .map(|broker| Address {
+                addr: broker.addr(),
+                node: Some(broker.id),
+            })
             .collect();
         if !all.is_empty() {
             let start = self.rng().next_u64() % all.len() as u64;
@@ -382,7 +421,10 @@ impl Client {
         }
         for addr in &self.inner.config.bootstrap {
             if !all.iter().any(|known| known.addr == *addr) {
-                all.push(Address { addr: addr.clone(), node: None });
+                all.push(Address {
+                    addr: addr.clone(),
+                    node: None,
+                });
             }
         }
         all
@@ -391,7 +433,9 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("config", &self.inner.config).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -401,5 +445,34 @@ fn leader_in(topic: &TopicMetadata, partition: i32) -> Option<(NodeId, i32)> {
 }
 
 fn timed_out<R: Request>(whom: &str, after: Duration) -> ClientError {
-    ClientError::TimedOut { what: format!("{} at {whom}", R::KEY.name()), after }
+    ClientError::TimedOut {
+        what: format!("{} at {whom}", R::KEY.name()),
+        after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_wire::messages::ListGroupsRequest;
+
+    use super::*;
+    use crate::fetch::{FetchLimits, FetchPosition};
+
+    fn send<T: Send>(_: T) {}
+
+    /// Compiles only if what callers spawn can move between threads.
+    #[expect(dead_code, reason = "only its types matter")]
+    fn calls_can_be_spawned(client: &Client, position: &FetchPosition) {
+        send(client.send(1, ListGroupsRequest::default()));
+        send(client.any(&ListGroupsRequest::default()));
+        send(client.leader("t", 0));
+        send(client.fetch(position, FetchLimits::default()));
+        send(client.coordinator("g"));
+        send(client.offset_fetch("g", None));
+        send(client.list_offset("t", 0, crate::OffsetSpec::Latest, crate::Isolation::default()));
+        send(client.create_topic(&crate::admin::NewTopic::default()));
+        send(client.list_groups());
+        send(client.describe_groups(&["g"]));
+        send(client.describe_configs(&[]));
+    }
 }

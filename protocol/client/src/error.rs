@@ -94,7 +94,11 @@ pub enum ClientError {
 impl ClientError {
     /// A refusal of `what`.
     pub(crate) fn broker(what: impl Into<String>, code: ErrorCode, message: Option<&str>) -> Self {
-        Self::Broker { what: what.into(), code, message: message.map(str::to_owned) }
+        Self::Broker {
+            what: what.into(),
+            code,
+            message: message.map(str::to_owned),
+        }
     }
 
     /// Whether the same call may well succeed later, perhaps at another broker.

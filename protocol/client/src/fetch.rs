@@ -112,15 +112,17 @@ impl Client {
     ) -> Result<FetchedPartition, ClientError> {
         self.retrying(|| async move {
             let (node, _) = self.leader(&position.topic, position.partition).await?;
-            let fetched = self.fetch_from(node, Lane::Fetch, std::slice::from_ref(position), limits).await;
+            let fetched = self
+                .fetch_from(node, Lane::Fetch, std::slice::from_ref(position), limits)
+                .await;
             let error = match fetched.map(|partitions| partitions.into_iter().next()) {
-                Ok(Some(FetchedPartition { error: Some(code), .. })) => {
-                    ClientError::broker(format!("{}-{}", position.topic, position.partition), code, None)
-                }
+                Ok(Some(FetchedPartition {
+                    error: Some(code), ..
+                })) => ClientError::broker(format!("{}-{}", position.topic, position.partition), code, None),
                 Ok(Some(fetched)) => return Ok(fetched),
-                Ok(None) => {
-                    ClientError::Missing { what: format!("{}-{}", position.topic, position.partition) }
-                }
+                Ok(None) => ClientError::Missing {
+                    what: format!("{}-{}", position.topic, position.partition),
+                },
                 Err(error) => error,
             };
             self.leader_moved(&error, &position.topic).await;
@@ -139,10 +141,15 @@ impl Client {
         limits: FetchLimits,
     ) -> Result<Vec<FetchedPartition>, ClientError> {
         let ids_known = positions.iter().all(|position| !position.topic_id.is_zero());
-        let cap = if ids_known { ANY_VERSION } else { TOPIC_IDS_FROM - 1 };
+        let cap = if ids_known {
+            ANY_VERSION
+        } else {
+            TOPIC_IDS_FROM - 1
+        };
         let limit = limits.max_wait + GRACE;
-        let answer: FetchResponse =
-            self.send_built(node, lane, limit, cap, |_| request(positions, limits)).await?;
+        let answer: FetchResponse = self
+            .send_built(node, lane, limit, cap, |_| request(positions, limits))
+            .await?;
         match ErrorCode::from_code(answer.error_code) {
             ErrorCode::None => Ok(partitions(answer, positions)),
             code => Err(ClientError::broker(format!("fetch at broker {node}"), code, None)),
@@ -196,8 +203,15 @@ fn partitions(answer: FetchResponse, positions: &[FetchPosition]) -> Vec<Fetched
                 position.topic_id == topic.topic_id
             }
         };
-        let Some(asked) = positions.iter().find(named) else { continue };
-        fetched.extend(topic.partitions.into_iter().map(|data| partition(&asked.topic, data)));
+        let Some(asked) = positions.iter().find(named) else {
+            continue;
+        };
+        fetched.extend(
+            topic
+                .partitions
+                .into_iter()
+                .map(|data| partition(&asked.topic, data)),
+        );
     }
     fetched
 }

@@ -87,14 +87,22 @@ impl ClusterMetadata {
             };
             (known.id, known)
         });
-        let mut topics = if whole { BTreeMap::new() } else { self.topics.clone() };
+        let mut topics = if whole {
+            BTreeMap::new()
+        } else {
+            self.topics.clone()
+        };
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
             let learnt = TopicMetadata::new(topic, self.topics.get(&**name), now);
             topics.insert(name.to_string(), learnt);
         }
         Self {
-            cluster_id: answer.cluster_id.as_ref().map(ToString::to_string).or_else(|| self.cluster_id.clone()),
+            cluster_id: answer
+                .cluster_id
+                .as_ref()
+                .map(ToString::to_string)
+                .or_else(|| self.cluster_id.clone()),
             controller: (answer.controller_id >= 0).then_some(answer.controller_id),
             brokers: brokers.collect(),
             topics,
@@ -156,7 +164,10 @@ mod tests {
     }
 
     fn answer(topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
-        MetadataResponse { topics, ..Default::default() }
+        MetadataResponse {
+            topics,
+            ..Default::default()
+        }
     }
 
     fn leader(metadata: &ClusterMetadata, name: &str) -> Option<NodeId> {
@@ -171,7 +182,10 @@ mod tests {
         let newer = lagging.merge(&answer(vec![topic("t", 1, 3, 6)]), false, NOW);
         assert_eq!(leader(&newer, "t"), Some(3));
         // The same leader may be lost without a new epoch.
-        assert_eq!(leader(&newer.merge(&answer(vec![topic("t", 1, -1, 6)]), false, NOW), "t"), None);
+        assert_eq!(
+            leader(&newer.merge(&answer(vec![topic("t", 1, -1, 6)]), false, NOW), "t"),
+            None
+        );
     }
 
     #[test]
@@ -183,15 +197,33 @@ mod tests {
 
     #[test]
     fn a_whole_answer_drops_what_it_does_not_mention() {
-        let both = ClusterMetadata::default()
-            .merge(&answer(vec![topic("a", 1, 1, 0), topic("b", 2, 1, 0)]), false, NOW);
-        assert_eq!(both.merge(&answer(vec![topic("a", 1, 1, 0)]), false, NOW).topics.len(), 2);
-        assert_eq!(both.merge(&answer(vec![topic("a", 1, 1, 0)]), true, NOW).topics.len(), 1);
+        let both = ClusterMetadata::default().merge(
+            &answer(vec![topic("a", 1, 1, 0), topic("b", 2, 1, 0)]),
+            false,
+            NOW,
+        );
+        assert_eq!(
+            both.merge(&answer(vec![topic("a", 1, 1, 0)]), false, NOW)
+                .topics
+                .len(),
+            2
+        );
+        assert_eq!(
+            both.merge(&answer(vec![topic("a", 1, 1, 0)]), true, NOW)
+                .topics
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn addresses_of_ipv6_hosts_have_brackets() {
-        let mut broker = Broker { id: 1, host: "::1".into(), port: 9092, rack: None };
+        let mut broker = Broker {
+            id: 1,
+            host: "::1".into(),
+            port: 9092,
+            rack: None,
+        };
         assert_eq!(broker.addr(), "[::1]:9092");
         broker.host = "east".into();
         assert_eq!(broker.addr(), "east:9092");

@@ -10,7 +10,8 @@ use tradewind_wire::messages::offset_fetch::{
 };
 use tradewind_wire::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use tradewind_wire::messages::{
-    ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest,
+    ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse,
+    OffsetForLeaderEpochRequest,
 };
 
 use crate::client::{ANY_VERSION, Client};
@@ -82,7 +83,11 @@ pub struct OffsetToCommit {
 
 impl From<i64> for OffsetToCommit {
     fn from(offset: i64) -> Self {
-        Self { offset, leader_epoch: -1, metadata: String::new() }
+        Self {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+        }
     }
 }
 
@@ -146,7 +151,9 @@ impl Client {
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         let limit = self.config().request_timeout;
         let build = |version| offset_fetch_request(group, partitions, version);
-        let answer = self.at_coordinator(group, Lane::Short, limit, build, offset_fetch_code).await?;
+        let answer = self
+            .at_coordinator(group, Lane::Short, limit, build, offset_fetch_code)
+            .await?;
         match offset_fetch_code(&answer) {
             ErrorCode::None => committed(answer, group),
             code => Err(ClientError::broker(format!("offsets of {group}"), code, None)),
@@ -181,10 +188,19 @@ impl Client {
             request
         };
         let worst = |answer: &tradewind_wire::messages::OffsetCommitResponse| {
-            let codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code);
-            codes.map(ErrorCode::from_code).find(|code| *code != ErrorCode::None).unwrap_or(ErrorCode::None)
+            let codes = answer
+                .topics
+                .iter()
+                .flat_map(|topic| &topic.partitions)
+                .map(|one| one.error_code);
+            codes
+                .map(ErrorCode::from_code)
+                .find(|code| *code != ErrorCode::None)
+                .unwrap_or(ErrorCode::None)
         };
-        let answer = self.at_coordinator(group, Lane::Short, limit, build, worst).await?;
+        let answer = self
+            .at_coordinator(group, Lane::Short, limit, build, worst)
+            .await?;
         match worst(&answer) {
             ErrorCode::None => Ok(()),
             code => Err(ClientError::broker(format!("commit of {group}"), code, None)),
@@ -207,12 +223,21 @@ impl Client {
         let build = |version: i16| ListOffsetsRequest {
             replica_id: -1,
             isolation_level: if version >= 2 { isolation.code() } else { 0 },
-            topics: vec![ListOffsetsTopic { name: topic.into(), partitions: vec![asked] }],
+            topics: vec![ListOffsetsTopic {
+                name: topic.into(),
+                partitions: vec![asked],
+            }],
             ..Default::default()
         };
         let limit = self.config().request_timeout;
-        let answer = self.send_built(node, Lane::Short, limit, ANY_VERSION, build).await?;
-        let told = answer.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        let answer = self
+            .send_built(node, Lane::Short, limit, ANY_VERSION, build)
+            .await?;
+        let told = answer
+            .topics
+            .into_iter()
+            .flat_map(|topic| topic.partitions)
+            .next();
         let what = || format!("offsets of {topic}-{partition}");
         let told = told.ok_or_else(|| ClientError::Missing { what: what() })?;
         match ErrorCode::from_code(told.error_code) {
@@ -232,16 +257,28 @@ impl Client {
         epoch: i32,
     ) -> Result<Option<(i32, i64)>, ClientError> {
         let (node, current) = self.leader(topic, partition).await?;
-        let asked =
-            OffsetForLeaderPartition { partition, current_leader_epoch: current, leader_epoch: epoch };
+        let asked = OffsetForLeaderPartition {
+            partition,
+            current_leader_epoch: current,
+            leader_epoch: epoch,
+        };
         let build = |_| OffsetForLeaderEpochRequest {
             // As an ordinary consumer.
             replica_id: -1,
-            topics: vec![OffsetForLeaderTopic { topic: topic.into(), partitions: vec![asked] }],
+            topics: vec![OffsetForLeaderTopic {
+                topic: topic.into(),
+                partitions: vec![asked],
+            }],
         };
         let limit = self.config().request_timeout;
-        let answer = self.send_built(node, Lane::Short, limit, ANY_VERSION, build).await?;
-        let told = answer.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        let answer = self
+            .send_built(node, Lane::Short, limit, ANY_VERSION, build)
+            .await?;
+        let told = answer
+            .topics
+            .into_iter()
+            .flat_map(|topic| topic.partitions)
+            .next();
         let what = || format!("epochs of {topic}-{partition}");
         let told = told.ok_or_else(|| ClientError::Missing { what: what() })?;
         match ErrorCode::from_code(told.error_code) {
@@ -292,7 +329,10 @@ fn offset_fetch_request(
 }
 
 fn offset_fetch_code(answer: &OffsetFetchResponse) -> ErrorCode {
-    let code = answer.groups.first().map_or(answer.error_code, |group| group.error_code);
+    let code = answer
+        .groups
+        .first()
+        .map_or(answer.error_code, |group| group.error_code);
     ErrorCode::from_code(code)
 }
 
@@ -308,20 +348,31 @@ fn committed(
             ((name.clone(), one.partition_index), one.error_code, commit)
         })
     });
-    let new = answer.groups.into_iter().flat_map(|group| group.topics).flat_map(|topic| {
-        let name = topic.name.to_string();
-        topic.partitions.into_iter().map(move |one| {
-            let commit = (one.committed_offset, one.committed_leader_epoch, one.metadata);
-            ((name.clone(), one.partition_index), one.error_code, commit)
-        })
-    });
+    let new = answer
+        .groups
+        .into_iter()
+        .flat_map(|group| group.topics)
+        .flat_map(|topic| {
+            let name = topic.name.to_string();
+            topic.partitions.into_iter().map(move |one| {
+                let commit = (one.committed_offset, one.committed_leader_epoch, one.metadata);
+                ((name.clone(), one.partition_index), one.error_code, commit)
+            })
+        });
     let mut commits = BTreeMap::new();
     for (partition, code, (offset, leader_epoch, metadata)) in old.chain(new) {
         match ErrorCode::from_code(code) {
             ErrorCode::None if offset < 0 => {}
             ErrorCode::None => {
                 let metadata = metadata.as_deref().unwrap_or_default().to_owned();
-                commits.insert(partition, CommittedOffset { offset, leader_epoch, metadata });
+                commits.insert(
+                    partition,
+                    CommittedOffset {
+                        offset,
+                        leader_epoch,
+                        metadata,
+                    },
+                );
             }
             code => return Err(ClientError::broker(format!("offsets of {group}"), code, None)),
         }
@@ -337,15 +388,20 @@ fn commit_request(
 ) -> OffsetCommitRequest {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
     for ((topic, partition), commit) in offsets {
-        topics.entry(topic).or_default().push(OffsetCommitRequestPartition {
-            partition_index: *partition,
-            committed_offset: commit.offset,
-            committed_leader_epoch: commit.leader_epoch,
-            committed_metadata: Some((&commit.metadata).into()),
-        });
+        topics
+            .entry(topic)
+            .or_default()
+            .push(OffsetCommitRequestPartition {
+                partition_index: *partition,
+                committed_offset: commit.offset,
+                committed_leader_epoch: commit.leader_epoch,
+                committed_metadata: Some((&commit.metadata).into()),
+            });
     }
-    let topic =
-        |(name, partitions): (&str, _)| OffsetCommitRequestTopic { name: name.into(), partitions };
+    let topic = |(name, partitions): (&str, _)| OffsetCommitRequestTopic {
+        name: name.into(),
+        partitions,
+    };
     OffsetCommitRequest {
         group_id: group.into(),
         generation_id_or_member_epoch: generation,

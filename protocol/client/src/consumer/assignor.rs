@@ -29,7 +29,9 @@ impl Assignor {
 
     /// The strategy of this protocol name.
     pub fn by_name(name: &str) -> Option<Self> {
-        [Self::Range, Self::RoundRobin].into_iter().find(|assignor| assignor.name() == name)
+        [Self::Range, Self::RoundRobin]
+            .into_iter()
+            .find(|assignor| assignor.name() == name)
     }
 
     /// Shares the `partitions` (count per topic) among the `members`. Every member is in the result, if only with nothing.
@@ -38,8 +40,10 @@ impl Assignor {
         members: &[Member],
         partitions: &BTreeMap<String, i32>,
     ) -> BTreeMap<String, Vec<TopicPartition>> {
-        let mut shares: BTreeMap<String, Vec<TopicPartition>> =
-            members.iter().map(|member| (member.id.clone(), Vec::new())).collect();
+        let mut shares: BTreeMap<String, Vec<TopicPartition>> = members
+            .iter()
+            .map(|member| (member.id.clone(), Vec::new()))
+            .collect();
         let mut members: Vec<&Member> = members.iter().collect();
         members.sort_by_key(|member| member.sort_key());
         match self {
@@ -76,8 +80,13 @@ fn range(
     shares: &mut BTreeMap<String, Vec<TopicPartition>>,
 ) {
     for (topic, count) in partitions {
-        let takers: Vec<_> = members.iter().filter(|member| member.topics.contains(topic)).collect();
-        let Ok(taker_count) = i32::try_from(takers.len()) else { continue };
+        let takers: Vec<_> = members
+            .iter()
+            .filter(|member| member.topics.contains(topic))
+            .collect();
+        let Ok(taker_count) = i32::try_from(takers.len()) else {
+            continue;
+        };
         if taker_count == 0 {
             continue;
         }
@@ -126,7 +135,10 @@ mod tests {
     }
 
     fn topics(counts: &[(&str, i32)]) -> BTreeMap<String, i32> {
-        counts.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect()
+        counts
+            .iter()
+            .map(|(topic, count)| ((*topic).to_owned(), *count))
+            .collect()
     }
 
     fn shares(assignor: Assignor, members: &[Member], counts: &[(&str, i32)]) -> Vec<String> {
@@ -134,7 +146,10 @@ mod tests {
         assigned
             .into_iter()
             .map(|(id, share)| {
-                let share: Vec<_> = share.iter().map(|(topic, partition)| format!("{topic}{partition}")).collect();
+                let share: Vec<_> = share
+                    .iter()
+                    .map(|(topic, partition)| format!("{topic}{partition}"))
+                    .collect();
                 format!("{id}: {}", share.join(" "))
             })
             .collect()
@@ -161,7 +176,11 @@ mod tests {
     #[test]
     fn members_get_only_what_they_subscribe_to() {
         // The example in the documentation of Kafka's RoundRobinAssignor.
-        let members = [member("c0", &["t0"]), member("c1", &["t0", "t1"]), member("c2", &["t0", "t1", "t2"])];
+        let members = [
+            member("c0", &["t0"]),
+            member("c1", &["t0", "t1"]),
+            member("c2", &["t0", "t1", "t2"]),
+        ];
         let counts = [("t0", 1), ("t1", 2), ("t2", 3)];
         assert_eq!(
             shares(Assignor::RoundRobin, &members, &counts),
@@ -178,7 +197,13 @@ mod tests {
         let mut fixed = member("z", &["t"]);
         fixed.instance_id = Some("one".into());
         let members = [member("a", &["t"]), fixed, member("c", &["t"])];
-        assert_eq!(shares(Assignor::Range, &members, &[("t", 2)]), ["a: t1", "c: ", "z: t0"]);
-        assert_eq!(shares(Assignor::RoundRobin, &members, &[("other", 2)]), ["a: ", "c: ", "z: "]);
+        assert_eq!(
+            shares(Assignor::Range, &members, &[("t", 2)]),
+            ["a: t1", "c: ", "z: t0"]
+        );
+        assert_eq!(
+            shares(Assignor::RoundRobin, &members, &[("other", 2)]),
+            ["a: ", "c: ", "z: "]
+        );
     }
 }

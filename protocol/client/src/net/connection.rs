@@ -81,7 +81,10 @@ impl Connection {
         client_id: &str,
         limit: Duration,
     ) -> Result<Arc<Self>, ClientError> {
-        let failed = |reason: String| ClientError::Connect { addr: addr.to_owned(), reason };
+        let failed = |reason: String| ClientError::Connect {
+            addr: addr.to_owned(),
+            reason,
+        };
         timeout(limit, async {
             let (sink, source) = dialer.dial(addr, node).await.map_err(failed)?;
             let connection = Arc::new(Self::start(addr, client_id, sink, source));
@@ -130,7 +133,10 @@ impl Connection {
     pub(crate) fn version<R: Request>(&self, cap: i16) -> Result<i16, ClientError> {
         self.versions
             .common::<R>(cap)
-            .ok_or_else(|| ClientError::Unsupported { addr: self.addr.clone(), api: R::KEY })
+            .ok_or_else(|| ClientError::Unsupported {
+                addr: self.addr.clone(),
+                api: R::KEY,
+            })
     }
 
     /// Queues a request and returns the answer to wait for. Requests are written in the order of these calls' completion.
@@ -143,9 +149,22 @@ impl Connection {
         let correlation = self.next_correlation.fetch_add(1, Ordering::Relaxed);
         let frame = self.encode(version, correlation, request)?;
         let (reply, receiver) = oneshot::channel();
-        let pending = Pending { correlation, reply, _place: place };
-        self.enqueue(Outgoing { frame, pending: Some(pending) }).await?;
-        Ok(Reply { connection: self.clone(), version, receiver, _request: std::marker::PhantomData })
+        let pending = Pending {
+            correlation,
+            reply,
+            _place: place,
+        };
+        self.enqueue(Outgoing {
+            frame,
+            pending: Some(pending),
+        })
+        .await?;
+        Ok(Reply {
+            connection: self.clone(),
+            version,
+            receiver,
+            _request: std::marker::PhantomData,
+        })
     }
 
     /// Queues a request that the broker does not answer (Produce with acks=0).
@@ -173,11 +192,18 @@ impl Connection {
             };
             let code = ErrorCode::from_code(response.error_code);
             if code != ErrorCode::UnsupportedVersion {
-                return Err(ClientError::broker(format!("ApiVersions at {}", self.addr), code, None));
+                return Err(ClientError::broker(
+                    format!("ApiVersions at {}", self.addr),
+                    code,
+                    None,
+                ));
             }
             version = after_refusal(&response);
         }
-        Err(ClientError::Unsupported { addr: self.addr.clone(), api: ApiVersionsRequest::KEY })
+        Err(ClientError::Unsupported {
+            addr: self.addr.clone(),
+            api: ApiVersionsRequest::KEY,
+        })
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, ClientError> {
@@ -213,7 +239,11 @@ impl Connection {
         let mut r = Reader::new(frame);
         ResponseHeader::decode(&mut r, R::KEY, version)
             .and_then(|_| R::Response::decode(&mut r, version))
-            .map_err(|source| ClientError::Decode { addr: self.addr.clone(), api: R::KEY, source })
+            .map_err(|source| ClientError::Decode {
+                addr: self.addr.clone(),
+                api: R::KEY,
+                source,
+            })
     }
 
     fn lost(&self) -> ClientError {

@@ -28,7 +28,12 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) fn new(transport: Transport, timeout: Duration, max_frame: usize) -> Self {
-        Self { transport, timeout, max_frame, mesh_conns: Mutex::new(HashMap::new()) }
+        Self {
+            transport,
+            timeout,
+            max_frame,
+            mesh_conns: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Connects to the broker at `addr`; `node` is who it must be, if that is known. The error is for people.
@@ -39,12 +44,22 @@ impl Dialer {
     ) -> Result<(FrameSink, FrameSource), String> {
         match &self.transport {
             Transport::Tcp => {
-                let stream = tcp::connect(addr, self.timeout).await.map_err(|e| e.to_string())?;
+                let stream = tcp::connect(addr, self.timeout)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 let (read, write) = kafka::split(stream, self.max_frame);
                 Ok((FrameSink::Tcp(write), FrameSource::Tcp(read)))
             }
-            Transport::Mesh { mesh, cluster, conversation, .. } => {
-                let expect = Expect { cluster: cluster.clone(), node };
+            Transport::Mesh {
+                mesh,
+                cluster,
+                conversation,
+                ..
+            } => {
+                let expect = Expect {
+                    cluster: cluster.clone(),
+                    node,
+                };
                 let conn = self.mesh_conn(mesh, addr, &expect).await?;
                 timeout(self.timeout, open(mesh, &conn, *conversation, self.max_frame))
                     .await
@@ -59,7 +74,10 @@ impl Dialer {
             return Ok(conn);
         }
         let dialled = match &self.transport {
-            Transport::Mesh { options: Some(options), .. } => mesh.connect_with(addr, expect, options).await,
+            Transport::Mesh {
+                options: Some(options),
+                ..
+            } => mesh.connect_with(addr, expect, options).await,
             _ => mesh.connect(addr, expect).await,
         };
         let conn = dialled.map_err(|e| e.to_string())?;
@@ -114,7 +132,10 @@ impl FrameSink {
 #[derive(Debug)]
 pub(crate) enum FrameSource {
     Tcp(KafkaReader<OwnedReadHalf>),
-    Mesh(FrameRx, #[expect(dead_code, reason = "keeps the connection of the stream open")] Arc<MeshConn>),
+    Mesh(
+        FrameRx,
+        #[expect(dead_code, reason = "keeps the connection of the stream open")] Arc<MeshConn>,
+    ),
 }
 
 impl FrameSource {

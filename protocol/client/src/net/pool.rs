@@ -59,7 +59,12 @@ impl Pool {
         node: Option<NodeId>,
         lane: Lane,
     ) -> Result<Arc<Connection>, ClientError> {
-        let place = self.places.lock().entry((addr.to_owned(), lane)).or_default().clone();
+        let place = self
+            .places
+            .lock()
+            .entry((addr.to_owned(), lane))
+            .or_default()
+            .clone();
         let mut kept = place.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());

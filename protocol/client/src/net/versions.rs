@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tradewind_wire::api::ApiKey;
 use tradewind_wire::messages::api_versions::ApiVersion;
-use tradewind_wire::messages::{ApiVersionsResponse, Message, Request};
+use tradewind_wire::messages::{ApiVersionsResponse, Request};
 
 /// The version of ApiVersions that is tried first: the highest that every broker since Kafka 2.4 knows.
 pub(crate) const FIRST_API_VERSIONS: i16 = 3;
@@ -37,7 +37,7 @@ pub(crate) fn after_refusal(response: &ApiVersionsResponse) -> i16 {
 
 #[cfg(test)]
 mod tests {
-    use tradewind_wire::messages::{FetchRequest, ProduceRequest};
+    use tradewind_wire::messages::{FetchRequest, Message, ProduceRequest};
 
     use super::*;
 
@@ -47,16 +47,16 @@ mod tests {
             min_version,
             max_version,
         };
-        ApiVersionsResponse { api_keys: apis.iter().map(entry).collect(), ..Default::default() }
+        ApiVersionsResponse {
+            api_keys: apis.iter().map(entry).collect(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn the_highest_version_in_common_is_chosen() {
         let (_, highest) = FetchRequest::VERSIONS;
-        let versions = BrokerVersions::new(&offers(&[
-            (ApiKey::Fetch, 0, i16::MAX),
-            (ApiKey::Produce, 0, 2),
-        ]));
+        let versions = BrokerVersions::new(&offers(&[(ApiKey::Fetch, 0, i16::MAX), (ApiKey::Produce, 0, 2)]));
         assert_eq!(versions.common::<FetchRequest>(i16::MAX), Some(highest));
         assert_eq!(versions.common::<FetchRequest>(12), Some(12));
         assert_eq!(versions.common::<FetchRequest>(3), None);

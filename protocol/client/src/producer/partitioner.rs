@@ -61,7 +61,9 @@ impl Sticky {
 
     fn choose(&mut self, topic: &str, candidates: &[i32], rng: &dyn Rng) -> Option<i32> {
         let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-        let chosen = candidates.get(usize::try_from(rng.next_u64() % count).ok()?).copied()?;
+        let chosen = candidates
+            .get(usize::try_from(rng.next_u64() % count).ok()?)
+            .copied()?;
         self.current.insert(topic.to_owned(), chosen);
         Some(chosen)
     }

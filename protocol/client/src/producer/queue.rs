@@ -33,7 +33,14 @@ pub(crate) struct Sealed<T> {
 
 impl<T> Sealed<T> {
     pub(crate) fn new(builder: BatchBuilder, waiters: T, deadline: Duration) -> Self {
-        Self { builder, waiters, deadline, sequence: None, number: 0, attempts: 0 }
+        Self {
+            builder,
+            waiters,
+            deadline,
+            sequence: None,
+            number: 0,
+            attempts: 0,
+        }
     }
 
     fn count(&self) -> i32 {
@@ -198,13 +205,20 @@ impl<T> PartitionQueue<T> {
     /// When something may change by time alone, if anything waits.
     pub(crate) fn next_event(&self) -> Option<Duration> {
         let front = self.waiting.front()?;
-        Some(if self.in_flight.is_empty() { front.deadline.min(self.not_before) } else { front.deadline })
+        Some(if self.in_flight.is_empty() {
+            front.deadline.min(self.not_before)
+        } else {
+            front.deadline
+        })
     }
 
     fn again(&mut self, batch: Sealed<T>, retry_at: Duration) -> Option<Sealed<T>> {
         self.draining = true;
         self.not_before = self.not_before.max(retry_at);
-        let at = self.waiting.iter().position(|waiting| waiting.number > batch.number);
+        let at = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.number > batch.number);
         self.waiting.insert(at.unwrap_or(self.waiting.len()), batch);
         None
     }
@@ -220,12 +234,18 @@ impl<T> PartitionQueue<T> {
             }
             Some(Renumber::From(sequence)) => {
                 // Batches before the refused one that must be sent again keep their numbers.
-                let kept = |batch: &Sealed<T>| {
-                    batch.sequence.is_some_and(|own| own.wrapping_sub(sequence) < 0)
-                };
-                let split = self.waiting.iter().position(|batch| !kept(batch)).unwrap_or(self.waiting.len());
+                let kept =
+                    |batch: &Sealed<T>| batch.sequence.is_some_and(|own| own.wrapping_sub(sequence) < 0);
+                let split = self
+                    .waiting
+                    .iter()
+                    .position(|batch| !kept(batch))
+                    .unwrap_or(self.waiting.len());
                 self.next_sequence = sequence;
-                self.waiting.iter_mut().skip(split).for_each(|batch| batch.sequence = None);
+                self.waiting
+                    .iter_mut()
+                    .skip(split)
+                    .for_each(|batch| batch.sequence = None);
                 return;
             }
             None => return,
@@ -344,7 +364,10 @@ mod tests {
         queue.answer(1, Verdict::Retry, NOW);
         queue.answer(2, Verdict::Retry, NOW);
         let expired = queue.expire(NOW + Duration::from_secs(2));
-        assert_eq!(expired.iter().map(|batch| batch.waiters).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(
+            expired.iter().map(|batch| batch.waiters).collect::<Vec<_>>(),
+            ["a"]
+        );
         assert_eq!(send(&mut queue), [(2, 7, 3)]);
         // It was not taken after all: the broker sees a gap, and b goes again under a fresh id.
         queue.answer(2, Verdict::SequenceRefused, NOW);
