@@ -5,6 +5,12 @@
 //! skipped. Which versions are offered to clients is not decided here but in [`crate::api`].
 
 pub(crate) mod declare;
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod tree;
+
+use std::fmt::Debug;
 
 use bytes::Bytes;
 
@@ -12,7 +18,7 @@ use crate::api::ApiKey;
 use crate::codec::{At, DecodeError, DecodeErrorKind, EncodeError, Reader, Structure, Writer};
 
 /// A request or response body, or another value with versions of its own.
-pub trait Message: Structure {
+pub trait Message: Structure + Clone + Debug + Default + PartialEq + Send + Sync + 'static {
     /// Kafka's name for it.
     const NAME: &'static str;
     /// The lowest and the highest version that can be decoded and encoded.
