@@ -55,6 +55,14 @@ pub enum DecodeErrorKind {
         /// How many are allowed.
         limit: usize,
     },
+    /// A string longer than any version could write.
+    #[error("a string of {length} bytes where at most {limit} are taken")]
+    StringTooLong {
+        /// How many bytes it has.
+        length: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// A string that is not UTF-8.
     #[error("a string that is not UTF-8")]
     InvalidUtf8,

@@ -17,7 +17,9 @@ mod writer;
 
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use field::{At, Field, Nullable, Structure};
-pub use reader::{MAX_ELEMENTS, MAX_ELEMENTS_PER_FRAME, MAX_INITIAL_CAPACITY, MAX_TAGGED_FIELDS, Reader};
+pub use reader::{
+    MAX_ELEMENTS, MAX_ELEMENTS_PER_FRAME, MAX_INITIAL_CAPACITY, MAX_STRING, MAX_TAGGED_FIELDS, Reader,
+};
 pub use records::Records;
 pub use text::Str;
 pub(crate) use writer::TaggedFields;

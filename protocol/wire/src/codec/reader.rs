@@ -5,6 +5,8 @@ use bytes::Bytes;
 use super::{DecodeError, DecodeErrorKind, Str};
 use crate::ids::TopicId;
 
+/// How many bytes a string may have, as in Kafka: what a two-byte length can say, also where the length is compact.
+pub const MAX_STRING: usize = i16::MAX as usize;
 /// How many elements one array may have, as in Kafka 4.4.
 pub const MAX_ELEMENTS: usize = 1_000_000;
 /// How many elements all arrays of one frame may have together: a small element takes some ten times its bytes in memory.
@@ -116,6 +118,10 @@ impl Reader {
             nullable(self.i16()?.into())?
         };
         let Some(length) = length else { return Ok(None) };
+        if length > MAX_STRING {
+            let limit = MAX_STRING;
+            return Err(DecodeErrorKind::StringTooLong { length, limit }.into());
+        }
         let bytes = self.take(length)?;
         Str::from_utf8(bytes)
             .map(Some)
@@ -313,6 +319,21 @@ mod tests {
         assert_eq!(refused.kind, DecodeErrorKind::NegativeLength { length: -2 });
         assert_eq!(reader(b"\xff\xff").string(false), Ok(None));
         assert_eq!(reader(b"\x00").string(true), Ok(None));
+    }
+
+    #[test]
+    fn a_string_that_no_version_could_write_is_refused() {
+        let mut frame = vec![b'a'; MAX_STRING + 4];
+        frame[..3].copy_from_slice(b"\x81\x80\x02");
+        let refused = Reader::new(frame.into()).string(true).unwrap_err();
+        let limit = MAX_STRING;
+        assert_eq!(
+            refused.kind,
+            DecodeErrorKind::StringTooLong {
+                length: limit + 1,
+                limit
+            }
+        );
     }
 
     #[test]

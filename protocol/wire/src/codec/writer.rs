@@ -105,7 +105,7 @@ impl Writer {
 
     /// The length of a string; null for `None`. Two bytes unless compact.
     pub(crate) fn put_string_length(&mut self, length: Option<usize>, at: At) -> Result<(), EncodeError> {
-        // Compact ones are held to the same bound: what one version can say, every version shall.
+        // Compact ones are held to the same bound, as in Kafka.
         let short = length.map_or(Ok(-1), i16::try_from);
         let short = short.map_err(|_| EncodeError::too_long(length, at.version))?;
         if at.flexible {

@@ -8,6 +8,8 @@ pub(crate) mod declare;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod tree;
 
 use std::fmt::Debug;
@@ -108,6 +110,15 @@ macro_rules! apis {
                 _ => Err(TranscodeError::UnknownApi(key)),
             }
         }
+
+        /// The bodies of some request and some response.
+        #[cfg(test)]
+        pub(crate) fn random_bodies(key: ApiKey, version: i16, random: &mut crate::random::Random) -> (Bytes, Bytes) {
+            match key {
+                $(ApiKey::$key => (random_body::<$request>(version, random), random_body::<$response>(version, random)),)*
+                _ => unreachable!("the messages of {key:?} are not known"),
+            }
+        }
     };
 }
 
@@ -173,4 +184,13 @@ fn transcode<M: Message>(version: i16, body: Bytes) -> Result<Bytes, TranscodeEr
     let mut w = Writer::new();
     message.encode(&mut w, version)?;
     Ok(w.into_bytes())
+}
+
+#[cfg(test)]
+fn random_body<M: Message>(version: i16, random: &mut crate::random::Random) -> Bytes {
+    let mut w = Writer::new();
+    M::random_fields(random, at::<M>(version))
+        .encode(&mut w, version)
+        .unwrap();
+    w.into_bytes()
 }
