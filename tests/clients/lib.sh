@@ -1,0 +1,62 @@
+# What the client suites share: where fetched clients are kept, how they are fetched, how results are counted.
+# Sourced by `run` and by each suite; expects bash with `set -euo pipefail`.
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CACHE=${TRADEWIND_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tradewind-tests}
+KAFKA_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$HERE/kafka/pom.xml")
+KAFKA_JARS=$CACHE/kafka-$KAFKA_VERSION
+VENV=$CACHE/python-$(sha256sum "$HERE/requirements.txt" | cut -c1-12)
+
+say() { printf '%s\n' "$*" >&2; }
+
+# need_kcat | need_python | need_java: fetch a client once; return 1 when this machine cannot.
+need_kcat() { command -v kcat >/dev/null; }
+
+need_python() {
+    [ -e "$VENV/complete" ] && return 0
+    command -v python3 >/dev/null || return 1
+    rm -rf "$VENV" && mkdir -p "$CACHE"
+    python3 -m venv "$VENV" && "$VENV/bin/pip" install -q -r "$HERE/requirements.txt" && touch "$VENV/complete"
+}
+
+need_java() {
+    command -v java >/dev/null || return 1
+    [ -e "$KAFKA_JARS/complete" ] && return 0
+    command -v mvn >/dev/null || return 1
+    rm -rf "$KAFKA_JARS" && mkdir -p "$KAFKA_JARS"
+    mvn -q -B -f "$HERE/kafka/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.7.1:copy-dependencies \
+        -DoutputDirectory="$KAFKA_JARS" >&2 && touch "$KAFKA_JARS/complete"
+}
+
+# java_tool CLASS ARGS...: one of Kafka's command line tools.
+java_tool() {
+    java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
+        "-Dlog4j2.configurationFile=$HERE/kafka/log4j2.properties" -cp "$KAFKA_JARS/*" "$@"
+}
+
+# free_port: a loopback TCP port that nothing listens on right now.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# until_true SECONDS COMMAND...: waits for a condition, fails after a deadline.
+until_true() {
+    local deadline=$((SECONDS + $1)); shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || { say "gave up waiting for: $*"; return 1; }
+        sleep 0.2
+    done
+}
+
+# Results. `check NAME COMMAND...` runs a step in a subshell and counts it; `finish` prints the count and fails if any did.
+PASSED=0 FAILED=0 SKIPPED=0
+check() {
+    local name=$1 started=$SECONDS status; shift
+    set +e; ( set -euo pipefail; "$@" ); status=$?; set -e
+    if [ "$status" = 0 ]; then
+        PASSED=$((PASSED + 1)); echo "ok      $name ($((SECONDS - started)) s)"
+    else
+        FAILED=$((FAILED + 1)); echo "FAILED  $name"
+    fi
+}
+finish() { echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"; [ "$FAILED" = 0 ]; }
