@@ -1,1 +1,28 @@
-//! What crosses crates: cluster harness, foreign clients, crash and benchmark suites.
+//! What crosses crates: real daemons, started as a user starts them, and a Kafka client that shares nothing with ours
+//! but the wire format.
+//!
+//! The tests in `tests/` use it, and so does the program `mesh`, which starts clusters for suites in other languages
+//! (`tests/clients`). Nothing here reaches into a daemon: certificates, configuration, health and failover go through
+//! the program's own commands and ports.
+//!
+//! ```text
+//! Mesh ── Cluster ── Daemon ── the program (program.rs)        Kafka ── TCP to any of them
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "suites measure real time against real processes"
+)]
+
+pub mod cluster;
+pub mod daemon;
+pub mod kafka;
+pub mod load;
+pub mod mesh;
+pub mod ports;
+pub mod program;
+pub mod wait;
+
+pub use cluster::{Cluster, ClusterSpec};
+pub use daemon::Daemon;
+pub use kafka::Kafka;
+pub use mesh::{Mesh, Naming};

@@ -1,0 +1,106 @@
+//! Starts clusters for suites in other languages and does to them what it is told.
+//!
+//! `mesh --folder DIR [--daemons N] [--naming prefix|identity] [--source-kafka HOST:PORT]`
+//!
+//! Prints `east ADDRESSES`, `west ADDRESSES`, `east-url URL`, `west-url URL`, `east-data DIRS`, `west-data DIRS`, then
+//! `ready`. With `--source-kafka` the east is that Kafka, and only the west is started. Each line of standard input is
+//! a command, answered by `done` or `failed WHY`:
+//!
+//! - `kill CLUSTER [ID]`: SIGKILL to all daemons or one.
+//! - `start CLUSTER`: starts those that do not run, and waits until they are ready.
+//!
+//! Everything ends when standard input closes.
+
+use std::io::{BufRead, stdin};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use tradewind_tests::{Cluster, Mesh, Naming};
+
+/// What stood on the command line.
+struct Arguments {
+    folder: PathBuf,
+    daemons: i32,
+    naming: Naming,
+    source_kafka: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = arguments()?;
+    let (mut east, mut west) = start(&arguments)?;
+    for cluster in [east.as_ref(), Some(&west)].into_iter().flatten() {
+        println!("{} {}", cluster.name, cluster.bootstrap());
+        println!("{}-url {}", cluster.name, cluster.daemons[0].url());
+        let data: Vec<String> = cluster
+            .daemons
+            .iter()
+            .map(|d| d.folder.join("data").display().to_string())
+            .collect();
+        println!("{}-data {}", cluster.name, data.join(" "));
+    }
+    println!("ready");
+    for line in stdin().lock().lines() {
+        match obey(&line?, east.as_mut(), &mut west) {
+            Ok(()) => println!("done"),
+            Err(error) => println!("failed {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut parsed = Arguments {
+        folder: PathBuf::new(),
+        daemons: 3,
+        naming: Naming::Prefix,
+        source_kafka: None,
+    };
+    let mut rest = std::env::args().skip(1);
+    while let Some(option) = rest.next() {
+        let value = rest.next().with_context(|| format!("{option} needs a value"))?;
+        match (option.as_str(), value.as_str()) {
+            ("--folder", _) => parsed.folder = value.into(),
+            ("--daemons", _) => parsed.daemons = value.parse()?,
+            ("--naming", "prefix") => parsed.naming = Naming::Prefix,
+            ("--naming", "identity") => parsed.naming = Naming::Identity,
+            ("--source-kafka", _) => parsed.source_kafka = Some(value),
+            _ => bail!("unknown: {option} {value}"),
+        }
+    }
+    if parsed.folder.as_os_str().is_empty() {
+        bail!("--folder is required");
+    }
+    std::fs::create_dir_all(&parsed.folder)?;
+    parsed.folder = parsed.folder.canonicalize()?;
+    Ok(parsed)
+}
+
+fn start(arguments: &Arguments) -> Result<(Option<Cluster>, Cluster)> {
+    let Some(kafka) = &arguments.source_kafka else {
+        let mesh = Mesh::start(&arguments.folder, arguments.daemons, arguments.naming)?;
+        return Ok((Some(mesh.east), mesh.west));
+    };
+    let mut west = Cluster::prepare(&arguments.folder, "west", arguments.daemons)?;
+    let naming = arguments.naming.word();
+    west.configure(&format!(
+        "[clusters.east]\nkafka = [\"{kafka}\"]\n\n[[mirror]]\nfrom = \"east\"\nnaming = \"{naming}\"\n"
+    ))?;
+    west.start_all()?;
+    Ok((None, west))
+}
+
+fn obey(line: &str, east: Option<&mut Cluster>, west: &mut Cluster) -> Result<()> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let cluster = match words.get(1) {
+        Some(&"east") => east.context("the east is not ours")?,
+        Some(&"west") => west,
+        other => bail!("which cluster? {other:?}"),
+    };
+    match (words[0], words.get(2)) {
+        ("kill", None) => cluster.kill_all(),
+        ("kill", Some(id)) => cluster.daemon(id.parse()?)?.kill(),
+        ("start", None) => cluster.start_all()?,
+        _ => bail!("unknown command: {line}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Two clusters, `east` and `west`, with a flow from east to west.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::wait;
+
+/// What mirrored topics are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `east.orders`.
+    Prefix,
+    /// `orders`.
+    Identity,
+}
+
+impl Naming {
+    /// The word in a configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Identity => "identity",
+        }
+    }
+
+    /// What a topic of the east is called in the west.
+    pub fn mirrored(self, topic: &str) -> String {
+        match self {
+            Self::Prefix => format!("east.{topic}"),
+            Self::Identity => topic.to_owned(),
+        }
+    }
+}
+
+/// The two clusters.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The source.
+    pub east: Cluster,
+    /// The target: it runs the flow `east->west`.
+    pub west: Cluster,
+    /// What the flow calls its topics.
+    pub naming: Naming,
+}
+
+impl Mesh {
+    /// Starts both clusters with `daemons` each in `folder`, and waits until all are ready.
+    pub fn start(folder: &Path, daemons: i32, naming: Naming) -> Result<Self> {
+        let mut east = Cluster::prepare(folder, "east", daemons)?;
+        let mut west = Cluster::prepare(folder, "west", daemons)?;
+        east.configure(&remote(&west))?;
+        let flow = format!("\n[[mirror]]\nfrom = \"east\"\nnaming = \"{}\"\n", naming.word());
+        west.configure(&(remote(&east) + &flow))?;
+        // One after the other would double the wait.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| east.start_all());
+            west.start_all()?;
+            other
+                .join()
+                .map_err(|_| anyhow::anyhow!("starting the east panicked"))?
+        })?;
+        Ok(Self { east, west, naming })
+    }
+
+    /// The flow's line of `mirror status`, as any daemon of the west tells it.
+    pub fn status(&self) -> Result<Value> {
+        let flows = self.west.ask(&["mirror", "status"])?;
+        let flow = flows
+            .as_array()
+            .and_then(|all| all.iter().find(|flow| flow["flow"] == "east->west"));
+        flow.cloned()
+            .with_context(|| format!("no flow east->west in {flows}"))
+    }
+
+    /// Waits until the west has everything that the east had when this was called, groups included.
+    pub fn wait_mirrored(&self, topics: u64, seconds: u64) -> Result<()> {
+        wait::until("the flow has no lag", seconds, || {
+            let status = self.status()?;
+            let caught_up = status["lag_records"] == 0
+                && status["topics"].as_u64() >= Some(topics)
+                && status["groups"]["exact"] == status["groups"]["total"];
+            ensure!(caught_up, "{status}");
+            Ok(Some(()))
+        })
+    }
+
+    /// `failover 'east->west' --accept-loss`; returns its report.
+    pub fn fail_over(&self) -> Result<Value> {
+        self.west.ask(&["failover", "east->west", "--accept-loss"])
+    }
+}
+
+/// How a cluster is named in the other's configuration.
+fn remote(other: &Cluster) -> String {
+    let addresses: Vec<String> = other.daemons.iter().map(|d| format!("\"{}\"", d.mesh)).collect();
+    format!(
+        "[clusters.{}]\nmesh = [{}]\ntls = {{ ca = \"{}\" }}\n",
+        other.name,
+        addresses.join(", "),
+        other.authority().display()
+    )
+}
