@@ -33,4 +33,4 @@ pub use fetch::{FetchLimits, FetchPosition, FetchedPartition, Isolation};
 pub use metadata::{Broker, ClusterMetadata, PartitionMetadata, TopicMetadata};
 pub use net::pool::Lane;
 pub use offsets::{CommittedOffset, ListedOffset, OffsetSpec, OffsetToCommit};
-pub use producer::{Producer, ProducerConfig, Record};
+pub use producer::{Acks, Delivered, Delivery, ProduceError, Producer, ProducerConfig, Record};

@@ -46,26 +46,34 @@ pub(crate) struct Sticky {
 }
 
 impl Sticky {
-    /// The partition to use now, among the `candidates` (those that have a leader, or all).
-    pub(crate) fn pick(&mut self, topic: &str, candidates: &[i32], rng: &dyn Rng) -> Option<i32> {
-        match self.current.get(topic) {
-            Some(current) if candidates.contains(current) => Some(*current),
-            _ => self.choose(topic, candidates, rng),
+    /// The partition to use now, of `count`: one that is `usable` (has a leader) if any is.
+    pub(crate) fn pick(
+        &mut self,
+        topic: &str,
+        count: i32,
+        usable: impl Fn(i32) -> bool,
+        rng: &dyn Rng,
+    ) -> Option<i32> {
+        if let Some(current) = self.current.get(topic).filter(|current| usable(**current)) {
+            return Some(*current);
         }
+        let mut candidates: Vec<i32> = (0..count).filter(|partition| usable(*partition)).collect();
+        if candidates.is_empty() {
+            candidates = (0..count).collect();
+        }
+        let choices = u64::try_from(candidates.len())
+            .ok()
+            .filter(|choices| *choices > 0)?;
+        let chosen = candidates
+            .get(usize::try_from(rng.next_u64() % choices).ok()?)
+            .copied()?;
+        self.current.insert(topic.to_owned(), chosen);
+        Some(chosen)
     }
 
     /// A batch of `topic` has been closed: the next record starts one elsewhere.
     pub(crate) fn advance(&mut self, topic: &str) {
         self.current.remove(topic);
-    }
-
-    fn choose(&mut self, topic: &str, candidates: &[i32], rng: &dyn Rng) -> Option<i32> {
-        let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-        let chosen = candidates
-            .get(usize::try_from(rng.next_u64() % count).ok()?)
-            .copied()?;
-        self.current.insert(topic.to_owned(), chosen);
-        Some(chosen)
     }
 }
 
@@ -109,12 +117,14 @@ mod tests {
     fn records_without_a_key_stick_until_the_batch_is_closed() {
         let rng = Counter(0.into());
         let mut sticky = Sticky::default();
-        let first = sticky.pick("t", &[0, 1, 2], &rng);
-        assert_eq!(sticky.pick("t", &[0, 1, 2], &rng), first);
+        let all = |_| true;
+        let first = sticky.pick("t", 3, all, &rng);
+        assert_eq!(sticky.pick("t", 3, all, &rng), first);
         sticky.advance("t");
-        assert_ne!(sticky.pick("t", &[0, 1, 2], &rng), first);
-        // A partition that lost its leader is left.
-        assert_eq!(sticky.pick("t", &[2], &rng), Some(2));
-        assert_eq!(sticky.pick("t", &[], &rng), None);
+        assert_ne!(sticky.pick("t", 3, all, &rng), first);
+        // A partition that lost its leader is left, unless none has one.
+        assert_eq!(sticky.pick("t", 3, |partition| partition == 2, &rng), Some(2));
+        assert!(sticky.pick("u", 3, |_| false, &rng).is_some());
+        assert_eq!(sticky.pick("v", 0, all, &rng), None);
     }
 }

@@ -66,6 +66,8 @@ pub(crate) enum Verdict {
 pub(crate) struct PartitionQueue<T> {
     idempotent: bool,
     identity: Option<ProducerId>,
+    /// The last identity that was given up: never taken again.
+    burned: Option<ProducerId>,
     next_sequence: i32,
     /// In order; those that have a sequence number come first.
     waiting: VecDeque<Sealed<T>>,
@@ -94,6 +96,7 @@ impl<T> PartitionQueue<T> {
         Self {
             idempotent,
             identity: None,
+            burned: None,
             next_sequence: 0,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -116,9 +119,9 @@ impl<T> PartitionQueue<T> {
         self.idempotent && self.identity.is_none() && !self.waiting.is_empty()
     }
 
-    /// Takes a producer id that no batch of this partition has used.
+    /// Takes a producer id, unless it is the one that this partition has given up.
     pub(crate) fn set_identity(&mut self, identity: ProducerId) {
-        if self.identity.is_none() {
+        if self.identity.is_none() && self.burned != Some(identity) {
             self.identity = Some(identity);
             self.next_sequence = 0;
         }
@@ -192,9 +195,15 @@ impl<T> PartitionQueue<T> {
         self.in_flight.drain(..).chain(self.waiting.drain(..)).collect()
     }
 
-    /// How often the first batch that waits has been sent.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.waiting.front().map_or(0, |batch| batch.attempts)
+    /// How often an in-flight batch has been sent.
+    pub(crate) fn attempts(&self, number: u64) -> u32 {
+        let batch = self.in_flight.iter().find(|batch| batch.number == number);
+        batch.map_or(0, |batch| batch.attempts)
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -202,14 +211,12 @@ impl<T> PartitionQueue<T> {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    /// When something may change by time alone, if anything waits.
-    pub(crate) fn next_event(&self) -> Option<Duration> {
+    /// When something changes by time alone, if anything waits. What waits for an answer, a leader or an id is not
+    /// waiting for the time.
+    pub(crate) fn next_event(&self, now: Duration) -> Option<Duration> {
         let front = self.waiting.front()?;
-        Some(if self.in_flight.is_empty() {
-            front.deadline.min(self.not_before)
-        } else {
-            front.deadline
-        })
+        let retry = Some(self.not_before).filter(|at| *at > now && self.in_flight.is_empty());
+        Some(retry.unwrap_or(front.deadline).min(front.deadline))
     }
 
     fn again(&mut self, batch: Sealed<T>, retry_at: Duration) -> Option<Sealed<T>> {
@@ -229,7 +236,7 @@ impl<T> PartitionQueue<T> {
         }
         match self.renumber.take() {
             Some(Renumber::FreshId) => {
-                self.identity = None;
+                self.burned = self.identity.take();
                 self.next_sequence = 0;
             }
             Some(Renumber::From(sequence)) => {
@@ -320,12 +327,13 @@ mod tests {
     fn a_retry_waits_until_its_time() {
         let mut queue = queue(&[("a", 1)]);
         send(&mut queue);
+        assert_eq!(queue.attempts(1), 1);
         let later = NOW + Duration::from_millis(100);
         queue.answer(1, Verdict::Retry, later);
         assert!(queue.take(NOW, 5).is_none());
-        assert_eq!(queue.next_event(), Some(later));
+        assert_eq!(queue.next_event(NOW), Some(later));
         assert!(queue.take(later, 5).is_some());
-        assert_eq!(queue.attempts(), 0);
+        assert_eq!(queue.attempts(1), 2);
     }
 
     #[test]
@@ -335,7 +343,8 @@ mod tests {
         queue.answer(1, Verdict::SequenceRefused, NOW);
         queue.answer(2, Verdict::SequenceRefused, NOW);
         assert!(queue.needs_identity());
-        assert!(send(&mut queue).is_empty());
+        queue.set_identity(ProducerId { id: 7, epoch: 0 });
+        assert!(send(&mut queue).is_empty(), "the old id is burned");
         queue.set_identity(ProducerId { id: 8, epoch: 0 });
         assert_eq!(send(&mut queue), [(1, 8, 0), (2, 8, 1)]);
     }
