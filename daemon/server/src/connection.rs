@@ -1,12 +1,12 @@
 //! One client's connection: reads request frames, has them answered, writes the answers in the order of the requests.
 //!
-//! Requests of one connection are answered one after the other, as Kafka does: the next is begun when the last is
-//! answered, so that records of a pipelining producer keep their order. Meanwhile a second task reads ahead, a bounded
-//! number of frames and, over all connections together, of bytes. A fetch that waits for records holds up nobody else.
-//! Nothing here knows what a frame says; see `tradewind_broker` for that.
+//! Requests are handed to the broker one after the other, so that the records of a pipelining producer keep their order.
+//! What an answer still has to wait for (copies, a fetch's records, a group's other members) it waits for beside the next
+//! requests; answers leave in the order of the requests all the same. A second task reads ahead. Frames are bounded in
+//! number per connection and in bytes over all connections. Nothing here knows what a frame says.
 //!
 //! ```text
-//! socket -> reader task -> queue (READ_AHEAD frames, Budget bytes) -> handler -> socket
+//! socket -> reader task -> queue (READ_AHEAD frames, Budget bytes) -> broker -> answers in order (PIPELINED) -> socket
 //! ```
 
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -23,21 +26,22 @@ use tradewind_transport::{FrameRx, FrameTx};
 
 use crate::metrics;
 
-/// What comes of a request.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// A response frame, in pieces.
-    Send(Vec<Bytes>),
-    /// No response: a produce request that asked for none.
-    Nothing,
-    /// The request cannot be answered; the connection is closed.
-    Close,
+/// What is to be done with a request that was handled.
+pub(crate) enum Reply {
+    /// Send these chunks as one frame.
+    Frame(Vec<Bytes>),
+    /// Send what this comes to.
+    Later(BoxFuture<'static, Self>),
+    /// Send nothing.
+    None,
+    /// Close the connection, for this reason.
+    Close(String),
 }
 
 /// Answers requests of one connection.
 pub(crate) trait Handler: Send {
-    /// Answers one request frame. The next one comes after this has returned.
-    fn handle(&mut self, frame: Bytes) -> impl Future<Output = Answer> + Send;
+    /// Begins one request. The next one comes after this has returned.
+    fn handle(&mut self, frame: Bytes) -> impl Future<Output = Reply> + Send;
 }
 
 /// Where request frames come from.
@@ -99,30 +103,57 @@ pub(crate) async fn serve(
     let (queue, mut queued) = mpsc::channel(READ_AHEAD);
     let open = Arc::new(AtomicUsize::new(0));
     let reader = tokio::spawn(read(frames, queue, Arc::clone(&open), limits, drain));
-    while let Some((frame, room)) = queued.recv().await {
-        let answer = handler.handle(frame).await;
-        open.fetch_sub(1, Ordering::Relaxed);
-        drop(room);
-        match answer {
-            Answer::Send(response) => match timeout(WRITE_TIMEOUT, replies.reply(response)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(error, "a client left before its answer");
-                    break;
+    let mut waiting = FuturesOrdered::new();
+    let mut reading = true;
+    loop {
+        let reply = tokio::select! {
+            biased;
+            Some(reply) = waiting.next(), if !waiting.is_empty() => reply,
+            frame = queued.recv(), if reading && waiting.len() < PIPELINED => match frame {
+                Some((frame, room)) => {
+                    let reply = handler.handle(frame).await;
+                    // A frame's bytes are spent once it is handled; an answer that waits holds none of them.
+                    drop(room);
+                    waiting.push_back(settle(reply));
+                    continue;
                 }
-                Err(_) => {
-                    tracing::debug!("a client does not read its answers");
-                    break;
+                None => {
+                    reading = false;
+                    continue;
                 }
             },
-            Answer::Nothing => {}
-            Answer::Close => {
-                metrics::bad_frame();
-                break;
-            }
+            else => break,
+        };
+        open.fetch_sub(1, Ordering::Relaxed);
+        if let Err(reason) = send(&mut replies, reply).await {
+            tracing::debug!(reason, "closing a connection");
+            break;
         }
     }
     reader.abort();
+}
+
+/// Waits until it is known what to send.
+async fn settle(mut reply: Reply) -> Reply {
+    while let Reply::Later(later) = reply {
+        reply = later.await;
+    }
+    reply
+}
+
+async fn send(replies: &mut impl Replies, reply: Reply) -> Result<(), String> {
+    match reply {
+        Reply::Frame(frame) => match timeout(WRITE_TIMEOUT, replies.reply(frame)).await {
+            Ok(sent) => sent,
+            Err(_) => Err("the client does not read its answers".to_owned()),
+        },
+        Reply::None => Ok(()),
+        Reply::Close(reason) => {
+            metrics::bad_frame();
+            Err(reason)
+        }
+        Reply::Later(_) => unreachable!("settled before"),
+    }
 }
 
 async fn read(
@@ -187,6 +218,8 @@ impl Replies for FrameTx {
 
 /// Frames that are read while an earlier one is being answered.
 const READ_AHEAD: usize = 16;
+/// Requests of one connection whose answers are waited for at a time.
+const PIPELINED: usize = 8;
 /// What the budget is counted in.
 const BUDGET_UNIT: usize = 1 << 10;
 /// A client that takes longer over one answer is gone.
@@ -198,19 +231,26 @@ mod tests {
 
     use super::*;
 
-    /// Answers with the frame it was sent; `quiet` gets no answer, `leave` closes, `wait` waits for the signal.
+    /// Answers with the frame it was sent; `quiet` gets no answer, `leave` closes, `wait` is answered after the signal.
     struct Echo(Arc<Semaphore>);
 
     impl Handler for Echo {
-        async fn handle(&mut self, frame: Bytes) -> Answer {
+        async fn handle(&mut self, frame: Bytes) -> Reply {
             match &frame[..] {
-                b"quiet" => Answer::Nothing,
-                b"leave" => Answer::Close,
+                b"quiet" => Reply::None,
+                b"leave" => Reply::Close("told to".to_owned()),
                 b"wait" => {
-                    self.0.acquire().await.unwrap().forget();
-                    Answer::Send(vec![frame])
+                    let signal = Arc::clone(&self.0);
+                    Reply::Later(Box::pin(async move {
+                        signal.acquire().await.unwrap().forget();
+                        Reply::Frame(vec![frame])
+                    }))
                 }
-                _ => Answer::Send(vec![frame]),
+                b"release" => {
+                    self.0.add_permits(1);
+                    Reply::Frame(vec![frame])
+                }
+                _ => Reply::Frame(vec![frame]),
             }
         }
     }
@@ -258,6 +298,15 @@ mod tests {
         for expect in ["wait", "a", "b"] {
             assert_eq!(read(&mut client).await.as_deref(), Some(expect));
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_waits_does_not_hold_up_the_next_request_but_its_answer() {
+        let (mut client, _signal) = start(LONG, &CancellationToken::new());
+        // `release` could never be answered if it were not begun while `wait` waits.
+        write(&mut client, &["wait", "release"]).await;
+        assert_eq!(read(&mut client).await.as_deref(), Some("wait"));
+        assert_eq!(read(&mut client).await.as_deref(), Some("release"));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! A daemon's life is in [`boot`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod boot;
 mod cli;
 mod clock;
 mod config;
@@ -13,6 +14,7 @@ mod listener;
 mod logging;
 mod metrics;
 mod signals;
+mod target;
 
 use std::process::ExitCode;
 

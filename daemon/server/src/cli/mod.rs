@@ -13,9 +13,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub(crate) use args::StartArgs;
-use args::{Cli, Command};
+use args::{Cli, Command, StartArgs};
 pub(crate) use output::Output;
+
+use crate::boot::{self, BootError};
+use crate::config::Overrides;
+use crate::logging;
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
@@ -33,7 +36,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command, output: Output) -> Result<u8, Failure> {
     match command {
-        Command::Start(args) => start(args),
+        Command::Start(args) => start(&args),
         Command::Config(command) => config::run(command, output),
         Command::Cert(command) => cert::run(command),
         Command::Status(at) => http::status(&at, output),
@@ -43,7 +46,18 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
     }
 }
 
-fn start(_args: StartArgs) -> Result<u8, Failure> {
+fn start(args: &StartArgs) -> Result<u8, Failure> {
+    let overrides = Overrides::of_process(args.config.set.clone());
+    let loaded = crate::config::load(&args.config.config, &overrides);
+    let settings = loaded
+        .map_err(|problems| Failure::Usage(problems.to_string()))?
+        .settings;
+    logging::install();
+    logging::abort_on_panic();
+    boot::run(settings, args.exit_with_stdin).map_err(|error| match error {
+        BootError::Unusable(message) => Failure::Usage(message),
+        BootError::Failed(message) => Failure::Failed(anyhow::anyhow!(message)),
+    })?;
     Ok(0)
 }
 

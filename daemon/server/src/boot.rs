@@ -1,0 +1,321 @@
+//! A daemon's life, in order: data directory, ports, logs, cluster, clients; and back again when it is told to stop.
+//!
+//! Nothing listens until everything that can be wrong with the configuration has been looked at, and all ports are bound
+//! before the first of them is served: a daemon that cannot have one of them ends with nothing left listening.
+//! HTTP answers from then on (`/readyz` with 503), so that a long recovery can be watched.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tradewind_cluster::image::Endpoint;
+use tradewind_cluster::metadata::Timing;
+use tradewind_cluster::{Cluster, ClusterError, ClusterOptions};
+use tradewind_log::DataDir;
+use tradewind_transport::{Mesh, MeshOptions, MeshTls, TransportOptions, tcp};
+use tradewind_wire::clock::{Clock, Rng};
+
+use crate::clock::{SystemClock, SystemRng};
+use crate::config::Settings;
+use crate::connection::{Budget, Limits};
+use crate::http::{self, Facts};
+use crate::listener::{self, Room};
+use crate::metrics;
+use crate::signals::{self, Stop};
+
+/// Why a daemon did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    /// What the configuration says cannot be had: a file or a port. Nothing is left listening.
+    #[error("{0}")]
+    Unusable(String),
+    /// The daemon cannot go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl BootError {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs a daemon until it is told to stop; `stdin` makes the end of standard input such a word.
+pub(crate) fn run(settings: Settings, stdin: bool) -> Result<(), BootError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(BootError::failed)?;
+    let result = runtime.block_on(live(settings, stdin));
+    // Whatever still runs was given its time.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
+    let stop = signals::listen(stdin).map_err(BootError::failed)?;
+    let data_dir = open_data_dir(&settings.data_dir)?;
+    let ports = Ports::bind(&settings)?;
+    let handle = metrics::install().map_err(BootError::failed)?;
+    let facts = Facts::new(handle, stop.drain.clone());
+    let http_stop = CancellationToken::new();
+    let http_task = tokio::spawn(http::serve(ports.http, facts.clone(), http_stop.clone()));
+
+    tracing::info!(
+        cluster = settings.cluster,
+        node = settings.node,
+        mesh = %settings.mesh_listen,
+        kafka = ?ports.kafka.iter().map(|(_, at)| format!("{}:{}", at.host, at.port)).collect::<Vec<_>>(),
+        http = %settings.http_listen,
+        "bound"
+    );
+
+    let starting = async {
+        let options = cluster_options(&settings, data_dir, ports.mesh, ports.control, &ports.kafka);
+        let cluster = Cluster::start(options).await.map_err(cluster_failed)?;
+        facts.cluster(cluster.clone());
+        Daemon::start(&settings, cluster, ports.kafka, &facts).await
+    };
+    let daemon = tokio::select! {
+        daemon = starting => daemon?,
+        // Told to stop before it served anybody: there is nothing to hand over.
+        () = stop.drain.cancelled() => return Ok(()),
+    };
+    let ended = daemon.until(&stop).await;
+    tokio::select! {
+        () = daemon.drain(settings.drain_timeout) => {}
+        () = stop.now.cancelled() => tracing::warn!("stopping at once"),
+    }
+    http_stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_millis(200), http_task).await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// Every port, bound and not yet served.
+struct Ports {
+    mesh: Mesh,
+    control: Box<dyn FnOnce() -> std::io::Result<Mesh> + Send>,
+    kafka: Vec<(TcpListener, Endpoint)>,
+    http: TcpListener,
+}
+
+impl Ports {
+    fn bind(settings: &Settings) -> Result<Self, BootError> {
+        let unusable = |error: &dyn std::fmt::Display| BootError::Unusable(error.to_string());
+        let tls = mesh_tls(settings)?;
+        let mut options = MeshOptions::new(reset_key(&settings.data_dir)?);
+        options.transport = TransportOptions::default();
+        let control_options = options.clone();
+        let control_tls = Arc::clone(&tls);
+        let control_ip = settings.mesh_listen.ip();
+        let mesh = Mesh::bind(settings.mesh_listen, tls, options).map_err(|error| unusable(&error))?;
+        let http = tcp::bind(settings.http_listen).map_err(|error| unusable(&error))?;
+        let mut kafka = Vec::new();
+        for listener in &settings.listeners {
+            let bound = tcp::bind(listener.listen).map_err(|error| unusable(&error))?;
+            let (host, port) = listener.advertise.clone();
+            let port = match port {
+                0 => bound.local_addr().map_err(|error| unusable(&error))?.port(),
+                port => port,
+            };
+            kafka.push((
+                bound,
+                Endpoint {
+                    name: listener.name.clone(),
+                    host,
+                    port,
+                },
+            ));
+        }
+        let control = Box::new(move || {
+            Mesh::bind((control_ip, 0).into(), control_tls, control_options).map_err(std::io::Error::other)
+        });
+        Ok(Self {
+            mesh,
+            control,
+            kafka,
+            http,
+        })
+    }
+}
+
+fn mesh_tls(settings: &Settings) -> Result<Arc<MeshTls>, BootError> {
+    let peers: Vec<_> = settings
+        .clusters
+        .iter()
+        .filter_map(|(name, remote)| Some((name.clone(), remote.ca.clone()?)))
+        .collect();
+    let files = &settings.tls;
+    let tls = MeshTls::load(&files.ca, &files.cert, &files.key, &peers)
+        .map_err(|error| BootError::Unusable(format!("mesh.tls: {error}")))?;
+    let (cluster, node) = tls.identity();
+    if (cluster, node) != (settings.cluster.as_str(), settings.node) {
+        return Err(BootError::Unusable(format!(
+            "mesh.tls.cert: {} is the identity of daemon {node} of {cluster}, not of daemon {} of {}",
+            files.cert.display(),
+            settings.node,
+            settings.cluster,
+        )));
+    }
+    Ok(Arc::new(tls))
+}
+
+fn open_data_dir(path: &Path) -> Result<Arc<DataDir>, BootError> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        BootError::Unusable(format!(
+            "node.data_dir: cannot create {}: {error}",
+            path.display()
+        ))
+    })?;
+    DataDir::open(path)
+        .map(Arc::new)
+        .map_err(|error| BootError::Failed(format!("{}: {error}", path.display())))
+}
+
+/// The key that lets peers notice a restart at once; drawn when it is first needed and kept, readable by its owner alone.
+fn reset_key(data_dir: &Path) -> Result<[u8; 64], BootError> {
+    let path = data_dir.join("reset.key");
+    if let Ok(bytes) = std::fs::read(&path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let mut key = [0; 64];
+    for chunk in key.chunks_mut(8) {
+        chunk.copy_from_slice(&SystemRng.next_u64().to_be_bytes());
+    }
+    let write = || {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(&key)
+    };
+    write().map_err(|error| BootError::Failed(format!("cannot write {}: {error}", path.display())))?;
+    Ok(key)
+}
+
+fn cluster_options(
+    settings: &Settings,
+    data_dir: Arc<DataDir>,
+    mesh: Mesh,
+    control_mesh: Box<dyn FnOnce() -> std::io::Result<Mesh> + Send>,
+    listeners: &[(TcpListener, Endpoint)],
+) -> ClusterOptions {
+    ClusterOptions {
+        cluster_name: settings.cluster.clone(),
+        node: settings.node,
+        rack: settings.rack.clone(),
+        data_dir,
+        meta_dir: settings.data_dir.join("meta"),
+        seeds: settings.nodes.clone(),
+        mesh,
+        control_mesh,
+        mesh_addr: settings.mesh_advertise.clone(),
+        listeners: listeners.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
+        defaults: settings.topic_defaults.clone(),
+        replica_lag_max: REPLICA_LAG_MAX,
+        retention_check: RETENTION_CHECK,
+        boot_id: boot_id(),
+        timing: Timing::default(),
+        clock: Arc::new(SystemClock::new()),
+        rng: Arc::new(SystemRng),
+    }
+}
+
+/// Changes when the machine starts anew, which is when unwritten pages may be gone.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+fn cluster_failed(error: ClusterError) -> BootError {
+    BootError::failed(error)
+}
+
+/// A daemon that serves.
+struct Daemon {
+    cluster: Cluster,
+    connections: Room,
+}
+
+impl Daemon {
+    /// Registers with the cluster and serves clients.
+    async fn start(
+        settings: &Settings,
+        cluster: Cluster,
+        listeners: Vec<(TcpListener, Endpoint)>,
+        facts: &Facts,
+    ) -> Result<Self, BootError> {
+        tokio::select! {
+            joined = cluster.join() => drop(joined.map_err(cluster_failed)?),
+            reason = fatal(&cluster) => return Err(BootError::Failed(reason)),
+        }
+        let connections = Room {
+            places: Arc::new(Semaphore::new(settings.max_connections)),
+            limits: Limits {
+                idle_timeout: settings.idle_timeout,
+                budget: Budget::new(REQUEST_BUDGET.max(2 * settings.max_request_bytes)),
+            },
+            max_request_bytes: settings.max_request_bytes,
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+        };
+        facts.serving();
+        Ok(Self { cluster, connections })
+    }
+
+    /// Waits for a reason to stop: being told to, or having failed.
+    async fn until(&self, stop: &Stop) -> Result<(), BootError> {
+        tokio::select! {
+            () = stop.drain.cancelled() => {
+                tracing::info!("draining");
+                Ok(())
+            }
+            reason = fatal(&self.cluster) => Err(BootError::Failed(reason)),
+        }
+    }
+
+    /// Answers what was asked, hands leaderships over, closes the logs.
+    async fn drain(self, timeout: Duration) {
+        let draining = async {
+            self.connections.drain.cancel();
+            self.connections.tasks.close();
+            let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.connections.tasks.wait()).await;
+            self.cluster.stop().await;
+        };
+        if tokio::time::timeout(timeout, draining).await.is_err() {
+            tracing::warn!(?timeout, "the drain took too long; stopping without it");
+        }
+    }
+}
+
+/// Waits until the metadata log has failed for good, and says why.
+async fn fatal(cluster: &Cluster) -> String {
+    let mut standing = cluster.standing();
+    let failed = standing.wait_for(|standing| standing.fatal.is_some()).await;
+    let reason = failed.ok().and_then(|standing| standing.fatal.clone());
+    format!(
+        "the metadata log has failed: {}",
+        reason.unwrap_or_else(|| "its thread has ended".to_owned())
+    )
+}
+
+/// Kafka's `replica.lag.time.max.ms`.
+const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
+/// Kafka's `log.retention.check.interval.ms`.
+const RETENTION_CHECK: Duration = Duration::from_secs(300);
+/// What requests may hold in memory, over all connections, if the longest one is not longer.
+const REQUEST_BUDGET: usize = 256 << 20;
+/// How long connections may take to answer what they have read.
+const CONNECTIONS_DRAIN: Duration = Duration::from_secs(3);
