@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod demo;
 mod http;
 mod listener;
 mod logging;

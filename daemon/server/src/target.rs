@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tradewind_broker::groups::{Coordinator, GroupError as CoordinatorError, MirroredCommit, MirroredFrom, MirroredStatus};
+use tradewind_broker::groups::{
+    Coordinator, GroupError as CoordinatorError, MirroredCommit, MirroredFrom, MirroredStatus,
+};
 use tradewind_cluster::Cluster;
 use tradewind_cluster::command::{
     self, Command, ConfigChange, ConfigResource, CreateTopic, GrowTopic, MetaError, Outcome,
@@ -19,8 +21,9 @@ use tradewind_cluster::image::{self, Image, MirrorState};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_cluster::replica::{CommitError, Replica, ReplicaError};
 use tradewind_mirror::target::{
-    CallError, CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, FlowView, GroupError, LineageEntry, LogError,
-    LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView, StoredPosition, Target, TopicView, View,
+    CallError, CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, FlowView, GroupError,
+    LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView,
+    StoredPosition, Target, TopicView, View,
 };
 use tradewind_wire::batch;
 use tradewind_wire::clock::Clock;
@@ -41,16 +44,22 @@ pub(crate) struct OwnCluster {
 impl OwnCluster {
     /// `replication_factor` is the cluster's default, lowered to the number of daemons where there are fewer.
     pub(crate) fn new(cluster: Cluster, coordinator: Coordinator, replication_factor: i16) -> Self {
-        Self { cluster, coordinator, replication_factor, view: Mutex::new(None) }
+        Self {
+            cluster,
+            coordinator,
+            replication_factor,
+            view: Mutex::new(None),
+        }
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, CommandError> {
-        self.cluster.propose(command, PROPOSE_TIMEOUT).await.map_err(|error| match error {
-            ProposeError::Refused(MetaError::Stale { .. }) => CommandError::Stale,
-            ProposeError::Refused(MetaError::TopicExists(name)) => CommandError::Conflict(name),
-            ProposeError::Refused(refusal) => CommandError::Refused(refusal.to_string()),
-            _ => CommandError::Unavailable,
-        })
+        self.cluster
+            .propose(command, PROPOSE_TIMEOUT)
+            .await
+            .map_err(|error| match error {
+                ProposeError::Refused(refusal) => refused(refusal),
+                _ => CommandError::Unavailable,
+            })
     }
 
     fn replica(&self, topic: TopicId, partition: i32) -> Result<Arc<Replica>, LogError> {
@@ -69,7 +78,10 @@ impl OwnCluster {
 
     fn create(&self, name: &str, partitions: i32, configs: BTreeMap<String, String>) -> CreateTopic {
         let id = TopicId::random(self.cluster.rng().as_ref());
-        CreateTopic { configs, ..CreateTopic::new(name, id, partitions, self.replication_factor) }
+        CreateTopic {
+            configs,
+            ..CreateTopic::new(name, id, partitions, self.replication_factor)
+        }
     }
 }
 
@@ -93,7 +105,10 @@ impl Target for OwnCluster {
         match &*last {
             Some((of, view)) if Arc::ptr_eq(of, &image) => Arc::clone(view),
             before => {
-                let view = Arc::new(picture(&image, before.as_ref().map(|(image, view)| (&**image, &**view))));
+                let view = Arc::new(picture(
+                    &image,
+                    before.as_ref().map(|(image, view)| (&**image, &**view)),
+                ));
                 *last = Some((image, Arc::clone(&view)));
                 view
             }
@@ -133,7 +148,10 @@ impl Target for OwnCluster {
         if self.cluster.image().topic(name).is_some() {
             return Ok(());
         }
-        match self.propose(Command::CreateTopic(self.create(name, partitions, configs))).await {
+        match self
+            .propose(Command::CreateTopic(self.create(name, partitions, configs)))
+            .await
+        {
             Err(CommandError::Conflict(_)) => Ok(()),
             result => result.map(drop),
         }
@@ -147,7 +165,12 @@ impl Target for OwnCluster {
             return Ok(());
         }
         let flow = known.mirror.as_ref().map(|mirror| mirror.flow.clone());
-        let grow = GrowTopic { id: topic, count: partitions, assignment: None, flow };
+        let grow = GrowTopic {
+            id: topic,
+            count: partitions,
+            assignment: None,
+            flow,
+        };
         self.propose(Command::GrowTopic(grow)).await.map(drop)
     }
 
@@ -167,7 +190,10 @@ impl Target for OwnCluster {
         self.propose(command).await.map(drop)
     }
 
-    async fn enter_lineage(&self, entries: Vec<LineageEntry>) -> Result<(), CommandError> {
+    async fn enter_lineage(
+        &self,
+        entries: Vec<LineageEntry>,
+    ) -> Result<Vec<Result<i32, CommandError>>, CommandError> {
         let entry = |entry: LineageEntry| command::LineageEntry {
             topic: entry.topic,
             partition: entry.partition,
@@ -175,18 +201,21 @@ impl Target for OwnCluster {
             lineage: entry.lineage,
         };
         let entries = entries.into_iter().map(entry).collect();
-        let Outcome::Lineage(outcomes) = self.propose(Command::Lineage { entries }).await? else {
-            return Ok(());
-        };
-        match outcomes.into_iter().find_map(Result::err) {
-            None => Ok(()),
-            Some(MetaError::Stale { .. }) => Err(CommandError::Stale),
-            Some(refusal) => Err(CommandError::Refused(refusal.to_string())),
+        match self.propose(Command::Lineage { entries }).await? {
+            Outcome::Lineage(outcomes) => Ok(outcomes
+                .into_iter()
+                .map(|outcome| outcome.map_err(refused))
+                .collect()),
+            other => Err(CommandError::Refused(format!("an unexpected outcome: {other:?}"))),
         }
     }
 
     async fn begin_failover(&self, flow: &str) -> Result<(), CommandError> {
-        self.propose(Command::BeginFailover { flow: flow.to_owned() }).await.map(drop)
+        self.propose(Command::BeginFailover {
+            flow: flow.to_owned(),
+        })
+        .await
+        .map(drop)
     }
 
     async fn record_cuts(&self, flow: &str, cuts: Vec<CutEntry>) -> Result<(), CommandError> {
@@ -224,7 +253,9 @@ impl Target for OwnCluster {
         batches: Bytes,
     ) -> Result<i64, LogError> {
         let replica = self.replica(topic, partition)?;
-        replica.append_mirrored(batches, previous_end, leader_epoch).map_err(log_error)
+        replica
+            .append_mirrored(batches, previous_end, leader_epoch)
+            .map_err(log_error)
     }
 
     async fn await_high_watermark(
@@ -236,16 +267,21 @@ impl Target for OwnCluster {
         timeout: Duration,
     ) -> Result<(), LogError> {
         let committed = self.replica(topic, partition)?;
-        committed.committed(offset - 1, leader_epoch, timeout).await.map_err(|error| match error {
-            CommitError::TimedOut => LogError::TimedOut,
-            CommitError::NotEnoughReplicasAfterAppend => LogError::NotEnoughReplicas,
-            CommitError::NotLeader => LogError::NotLeader,
-        })
+        committed
+            .committed(offset - 1, leader_epoch, timeout)
+            .await
+            .map_err(|error| match error {
+                CommitError::TimedOut => LogError::TimedOut,
+                CommitError::NotEnoughReplicasAfterAppend => LogError::NotEnoughReplicas,
+                CommitError::NotLeader => LogError::NotLeader,
+            })
     }
 
     async fn append_own(&self, topic: &str, partition: i32, batch: Bytes) -> Result<(), LogError> {
         let image = self.cluster.image();
-        let topic = image.topic(topic).ok_or_else(|| LogError::Unusable(format!("no topic {topic}")))?;
+        let topic = image
+            .topic(topic)
+            .ok_or_else(|| LogError::Unusable(format!("no topic {topic}")))?;
         let replica = self.replica(topic.id, partition)?;
         for batch in batch::split(batch) {
             let batch = batch.map_err(|error| LogError::BadBatches(error.to_string()))?;
@@ -297,7 +333,11 @@ impl Target for OwnCluster {
             },
         };
         let commits = positions.into_iter().map(commit).collect();
-        let statuses = self.coordinator.mirrored_commit(group, commits).await.map_err(group_error)?;
+        let statuses = self
+            .coordinator
+            .mirrored_commit(group, commits)
+            .await
+            .map_err(group_error)?;
         let outcome = |status| match status {
             MirroredStatus::Written | MirroredStatus::Unchanged => CommitOutcome::Written,
             MirroredStatus::OwnedHere => CommitOutcome::OwnedHere,
@@ -308,7 +348,10 @@ impl Target for OwnCluster {
 
     async fn call(&self, node: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
         let answer = self.cluster.call(node, MIRROR_CALL, request, timeout).await;
-        answer.map_err(|error| CallError { node: error.node, reason: error.reason })
+        answer.map_err(|error| CallError {
+            node: error.node,
+            reason: error.reason,
+        })
     }
 
     fn downstream_clusters(&self) -> Vec<String> {
@@ -322,12 +365,19 @@ fn picture(image: &Image, before: Option<(&Image, &View)>) -> View {
         let unchanged = before
             .filter(|(image, _)| image.topics.get(id).is_some_and(|old| Arc::ptr_eq(old, topic)))
             .and_then(|(_, view)| view.topics.get(&topic.name));
-        (topic.name.clone(), unchanged.map_or_else(|| Arc::new(topic_view(topic)), Arc::clone))
+        (
+            topic.name.clone(),
+            unchanged.map_or_else(|| Arc::new(topic_view(topic)), Arc::clone),
+        )
     });
     View {
         index: image.index,
         active_nodes: image.active().map(|daemon| daemon.id).collect(),
-        flows: image.flows.iter().map(|(name, flow)| (name.clone(), flow_view(flow))).collect(),
+        flows: image
+            .flows
+            .iter()
+            .map(|(name, flow)| (name.clone(), flow_view(flow)))
+            .collect(),
         topics: topics.collect(),
     }
 }
@@ -365,10 +415,20 @@ fn flow_view(flow: &image::Flow) -> FlowView {
     }
 }
 
+fn refused(refusal: MetaError) -> CommandError {
+    match refusal {
+        MetaError::Stale { .. } => CommandError::Stale,
+        MetaError::TopicExists(name) => CommandError::Conflict(name),
+        other => CommandError::Refused(other.to_string()),
+    }
+}
+
 fn log_error(error: ReplicaError) -> LogError {
     match error {
         ReplicaError::NotLeader { .. } => LogError::NotLeader,
-        ReplicaError::FencedEpoch { current } | ReplicaError::UnknownEpoch { current } => LogError::OtherEpoch { current },
+        ReplicaError::FencedEpoch { current } | ReplicaError::UnknownEpoch { current } => {
+            LogError::OtherEpoch { current }
+        }
         ReplicaError::NotEnoughReplicas { .. } => LogError::NotEnoughReplicas,
         ReplicaError::WrongPosition { expected, .. } => LogError::OtherEnd { end: expected },
         ReplicaError::Append(error) => LogError::BadBatches(error.to_string()),

@@ -24,4 +24,5 @@ pub use join::{Join, JoinReply, JoinedMember};
 pub use journal::{Entry, Journal};
 pub use member::Member;
 pub use offsets::{MirroredCommit, MirroredStatus, Offsets};
+pub use record::MirroredFrom;
 pub use sync::{Sync, SyncReply};

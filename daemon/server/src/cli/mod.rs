@@ -6,14 +6,18 @@
 mod args;
 mod cert;
 mod config;
+mod group;
 mod http;
+pub(crate) mod kafka;
 mod output;
+mod topic;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Cli, Command, StartArgs};
+pub(crate) use args::{DemoArgs, DemoNaming};
 pub(crate) use output::Output;
 
 use crate::boot::{self, BootError};
@@ -36,9 +40,12 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command, output: Output) -> Result<u8, Failure> {
     match command {
+        Command::Demo(args) => crate::demo::run(&args),
         Command::Start(args) => start(&args),
         Command::Config(command) => config::run(command, output),
         Command::Cert(command) => cert::run(command),
+        Command::Topic(command) => topic::run(command, output),
+        Command::Group(command) => group::run(command, output),
         Command::Status(at) => http::status(&at, output),
         Command::Mirror(args::MirrorCommand::Status(at)) => http::mirror_status(&at, output),
         Command::Failover(args) => http::failover(&args, output),

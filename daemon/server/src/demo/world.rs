@@ -53,9 +53,17 @@ impl World {
         let folder = std::env::temp_dir().join(format!("tradewind-demo-{}", std::process::id()));
         std::fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let mut ports = Ports::default();
-        let (east, west) = (region("east", daemons, &folder, &mut ports)?, region("west", daemons, &folder, &mut ports)?);
+        let (east, west) = (
+            region("east", daemons, &folder, &mut ports)?,
+            region("west", daemons, &folder, &mut ports)?,
+        );
         drop(ports);
-        let mut world = Self { folder, keep, east, west };
+        let mut world = Self {
+            folder,
+            keep,
+            east,
+            west,
+        };
         certs::init_ca(&world.folder.join("ca"))?;
         let flow = flow_section(&world.east, naming);
         world.east.launch(&world.folder.join("ca"), "")?;
@@ -69,18 +77,39 @@ impl World {
     }
 
     /// Waits until every daemon says that it is ready.
-    pub(super) fn wait_until_ready(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
+    pub(super) async fn wait_until_ready(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
         let deadline = clock.monotonic() + READY_TIMEOUT;
         for daemon in self.east.daemons.iter_mut().chain(&mut self.west.daemons) {
-            while !daemon.is_ready() {
+            while !daemon.is_ready().await {
                 daemon.check_alive()?;
                 if clock.monotonic() > deadline {
-                    bail!("{} is not ready after {READY_TIMEOUT:?}\n{}", daemon.folder.display(), daemon.log_tail());
+                    bail!(
+                        "{} is not ready after {READY_TIMEOUT:?}\n{}",
+                        daemon.folder.display(),
+                        daemon.log_tail()
+                    );
                 }
-                std::thread::sleep(POLL);
+                tokio::time::sleep(POLL).await;
             }
         }
         Ok(())
+    }
+
+    /// Says when a daemon ends that was not told to; runs until nothing is left to watch.
+    pub(super) async fn watch(&mut self) {
+        loop {
+            for region in [&mut self.east, &mut self.west] {
+                for daemon in &mut region.daemons {
+                    if let Some(process) = &mut daemon.process
+                        && let Ok(Some(status)) = process.try_wait()
+                    {
+                        eprintln!("daemon {} of {} ended: {status}", daemon.id, region.name);
+                        daemon.process = None;
+                    }
+                }
+            }
+            tokio::time::sleep(WATCH).await;
+        }
     }
 }
 
@@ -97,17 +126,27 @@ impl Drop for World {
 impl Region {
     /// Kafka addresses, separated by commas.
     pub(super) fn bootstrap(&self) -> Vec<String> {
-        self.daemons.iter().map(|daemon| daemon.kafka.to_string()).collect()
+        self.daemons
+            .iter()
+            .map(|daemon| daemon.kafka.to_string())
+            .collect()
     }
 
     /// The processes' numbers.
     pub(super) fn process_ids(&self) -> Vec<u32> {
-        self.daemons.iter().filter_map(|daemon| Some(daemon.process.as_ref()?.id())).collect()
+        self.daemons
+            .iter()
+            .filter_map(|daemon| Some(daemon.process.as_ref()?.id()))
+            .collect()
     }
 
     /// Ends every daemon at once and without warning (SIGKILL).
     pub(super) fn kill(&mut self) {
-        let mut processes: Vec<_> = self.daemons.iter_mut().filter_map(|daemon| daemon.process.take()).collect();
+        let mut processes: Vec<_> = self
+            .daemons
+            .iter_mut()
+            .filter_map(|daemon| daemon.process.take())
+            .collect();
         for process in &mut processes {
             let _ = process.kill();
         }
@@ -123,7 +162,13 @@ impl Region {
         }
         for daemon in &mut self.daemons {
             std::fs::create_dir(&daemon.folder)?;
-            certs::issue(ca, self.name, daemon.id, &["127.0.0.1".to_owned()], &daemon.folder)?;
+            certs::issue(
+                ca,
+                self.name,
+                daemon.id,
+                &["127.0.0.1".to_owned()],
+                &daemon.folder,
+            )?;
             let text = daemon.config(self.name, &nodes) + extra;
             std::fs::write(daemon.folder.join("tradewind.toml"), text)?;
             daemon.launch()?;
@@ -134,12 +179,16 @@ impl Region {
 
 impl Daemon {
     fn config(&self, cluster: &str, nodes: &str) -> String {
+        // With one or two daemons, one copy in sync must do: one of them may be missing.
+        let min_in_sync = if nodes.lines().count() > 2 { 2 } else { 1 };
         format!(
             "[cluster]\nname = \"{cluster}\"\nnodes = [\n{nodes}]\n\n\
              [node]\nid = {}\ndata_dir = \"data\"\nrack = \"{cluster}-{}\"\n\n\
              [mesh]\nlisten = \"{}\"\ntls = {{ ca = \"ca.pem\", cert = \"node.pem\", key = \"node.key\" }}\n\n\
              [[kafka.listener]]\nlisten = \"{}\"\n\n\
-             [http]\nlisten = \"{}\"\n\n",
+             [http]\nlisten = \"{}\"\n\n\
+             [topic_defaults]\n\"num.partitions\" = 3\n\"default.replication.factor\" = 3\n\
+             \"min.insync.replicas\" = {min_in_sync}\n\n",
             self.id, self.id, self.mesh, self.kafka, self.http,
         )
     }
@@ -164,9 +213,13 @@ impl Daemon {
         Ok(())
     }
 
-    fn is_ready(&self) -> bool {
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
-        agent.get(&format!("http://{}/readyz", self.http)).call().is_ok()
+    async fn is_ready(&self) -> bool {
+        let url = format!("http://{}/readyz", self.http);
+        let asking = tokio::task::spawn_blocking(move || {
+            let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2)));
+            ureq::Agent::from(config.build()).get(&url).call().is_ok()
+        });
+        asking.await.unwrap_or(false)
     }
 
     fn check_alive(&mut self) -> anyhow::Result<()> {
@@ -201,7 +254,11 @@ fn region(name: &'static str, daemons: i32, folder: &Path, ports: &mut Ports) ->
 }
 
 fn flow_section(source: &Region, naming: DemoNaming) -> String {
-    let mesh: Vec<String> = source.daemons.iter().map(|daemon| format!("\"{}\"", daemon.mesh)).collect();
+    let mesh: Vec<String> = source
+        .daemons
+        .iter()
+        .map(|daemon| format!("\"{}\"", daemon.mesh))
+        .collect();
     let naming = match naming {
         DemoNaming::Prefix => "prefix",
         DemoNaming::Identity => "identity",
@@ -239,3 +296,4 @@ impl Ports {
 /// Six daemons start within a second on an idle machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+const WATCH: Duration = Duration::from_millis(200);
