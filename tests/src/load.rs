@@ -90,7 +90,7 @@ fn write(
     };
     while !stop.load(Ordering::Relaxed) {
         let first = seen.acknowledged;
-        let batch = batch(codec, (id, epoch), first)?;
+        let batch = numbered_batch(codec, (id, epoch), first)?;
         let begun = Instant::now();
         while let Err(error) = kafka.append(topic, partition, batch.clone()) {
             ensure!(
@@ -108,7 +108,7 @@ fn write(
 }
 
 /// The batch of the records numbered from `first` on; the same again for the same arguments, but for its time.
-fn batch(codec: Codec, (id, epoch): (i64, i16), first: u64) -> Result<Bytes> {
+pub fn numbered_batch(codec: Codec, (id, epoch): (i64, i16), first: u64) -> Result<Bytes> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)?
         .as_millis();
