@@ -1,0 +1,217 @@
+//! One and three daemons' cluster halves in this process, over real QUIC and real files.
+//!
+//! What needs a process that dies is in the workspace's `tests/`.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tradewind_cluster::command::{Command, CreateTopic, Outcome};
+use tradewind_cluster::metadata::Timing;
+use tradewind_cluster::replica::{Isolation, Replica};
+use tradewind_cluster::{Cluster, ClusterOptions};
+use tradewind_log::DataDir;
+use tradewind_transport::{Mesh, MeshOptions, MeshTls, certs};
+use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType};
+use tradewind_wire::clock::{Clock, Rng};
+use tradewind_wire::compression::Codec;
+use tradewind_wire::ids::{NodeId, TopicId};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_daemon_appends_commits_and_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = Nodes::new(dir.path(), 1);
+    let cluster = nodes.start(1).await;
+    cluster.join().await.unwrap();
+    let topic = create(&cluster, "orders", 1).await;
+    let replica = leader_of(&[&cluster], topic).await;
+    append(&replica, "one").await;
+    append(&replica, "two").await;
+    let fetched = replica.fetch(0, 1 << 20, Isolation::ReadUncommitted, None).unwrap();
+    assert_eq!(fetched.high_watermark, 2);
+    assert_eq!(fetched.records.iter().map(|chunk| chunk.len()).sum::<usize>(), fetched.bytes);
+    cluster.stop().await;
+
+    let cluster = nodes.start(1).await;
+    cluster.join().await.unwrap();
+    let replica = leader_of(&[&cluster], topic).await;
+    assert_eq!(replica.log().end(), 2, "records outlive a clean stop");
+    append(&replica, "three").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_daemons_replicate_and_hand_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = Nodes::new(dir.path(), 3);
+    let (one, two, three) = tokio::join!(nodes.start(1), nodes.start(2), nodes.start(3));
+    let (a, b, c) = tokio::join!(one.join(), two.join(), three.join());
+    (a.unwrap(), b.unwrap(), c.unwrap());
+    until("all three are active", || one.image().active().count() == 3).await;
+    let topic = create(&two, "orders", 3).await;
+    let all = [&one, &two, &three];
+    let replica = leader_of(&all, topic).await;
+    for i in 0..50 {
+        append(&replica, &format!("record {i}")).await;
+    }
+    for cluster in all {
+        until("every copy ends at 50", || copy(cluster, topic).is_some_and(|copy| copy.log().end() == 50)).await;
+        let of_copy = bytes(&copy(cluster, topic).unwrap());
+        assert_eq!(of_copy, bytes(&replica), "copies are the same bytes");
+        until("every copy knows the watermark", || copy(cluster, topic).unwrap().high_watermark() == 50).await;
+    }
+
+    let leader = one.image().partition(topic, 0).unwrap().leader.unwrap();
+    let (stopped, left): (Vec<&Cluster>, Vec<&Cluster>) =
+        all.into_iter().partition(|cluster| cluster.node_id() == leader);
+    stopped[0].stop().await;
+    let replica = leader_of(&left, topic).await;
+    append(&replica, "after the first leader").await;
+    assert_eq!(replica.log().end(), 51);
+
+    let back = nodes.start(leader).await;
+    back.join().await.unwrap();
+    until("the old leader has caught up and is in sync", || {
+        let image = left[0].image();
+        let in_sync = image.partition(topic, 0).is_some_and(|partition| partition.isr.len() == 3);
+        in_sync && copy(&back, topic).is_some_and(|copy| copy.log().end() == 51)
+    })
+    .await;
+    for cluster in left {
+        cluster.stop().await;
+    }
+    back.stop().await;
+}
+
+/// A cluster's certificates, addresses and directories.
+struct Nodes {
+    dir: std::path::PathBuf,
+    seeds: BTreeMap<NodeId, String>,
+}
+
+impl Nodes {
+    fn new(dir: &Path, count: i32) -> Self {
+        certs::init_ca(&dir.join("ca")).unwrap();
+        let mut seeds = BTreeMap::new();
+        // Held together until all are drawn, so that no two are the same.
+        let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for (node, socket) in (1..).zip(&sockets) {
+            seeds.insert(node, socket.local_addr().unwrap().to_string());
+            let out = dir.join(format!("certs-{node}"));
+            certs::issue(&dir.join("ca"), "east", node, &["127.0.0.1".to_owned()], &out).unwrap();
+        }
+        Self { dir: dir.to_owned(), seeds }
+    }
+
+    async fn start(&self, node: NodeId) -> Cluster {
+        let certs = self.dir.join(format!("certs-{node}"));
+        let file = |name: &str| certs.join(name);
+        let tls = Arc::new(MeshTls::load(&file("ca.pem"), &file("node.pem"), &file("node.key"), &[]).unwrap());
+        let data = self.dir.join(format!("data-{node}"));
+        let rng: Arc<dyn Rng> = Arc::new(Counter(AtomicU64::new(node as u64 * 1_000_003)));
+        let data_dir = Arc::new(DataDir::open(&data, &*rng).unwrap());
+        let options = || MeshOptions::new([node as u8; 64]);
+        let control_tls = Arc::clone(&tls);
+        let control_mesh = Box::new(move || {
+            Mesh::bind("127.0.0.1:0".parse().unwrap(), control_tls, MeshOptions::new([0; 64]))
+                .map_err(std::io::Error::other)
+        });
+        let cluster = Cluster::start(ClusterOptions {
+            cluster_name: "east".to_owned(),
+            node,
+            rack: None,
+            meta_dir: data.clone(),
+            data_dir,
+            seeds: self.seeds.clone(),
+            mesh: Mesh::bind(self.seeds[&node].parse().unwrap(), tls, options()).unwrap(),
+            control_mesh,
+            mesh_addr: self.seeds[&node].clone(),
+            listeners: Vec::new(),
+            defaults: BTreeMap::from([
+                ("flush.messages".to_owned(), "1".to_owned()),
+                ("min.insync.replicas".to_owned(), if self.seeds.len() > 1 { "2" } else { "1" }.to_owned()),
+            ]),
+            replica_lag_max: Duration::from_secs(5),
+            retention_check: Duration::from_secs(60),
+            boot_id: "boot".to_owned(),
+            timing: Timing::default(),
+            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
+            rng,
+        });
+        cluster.await.unwrap()
+    }
+}
+
+async fn create(cluster: &Cluster, name: &str, replication_factor: i16) -> TopicId {
+    let topic = CreateTopic::new(name, TopicId::random(&**cluster.rng()), 1, replication_factor);
+    match cluster.propose(Command::CreateTopic(topic), DEADLINE).await.unwrap() {
+        Outcome::Topic { id, .. } => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn copy(cluster: &Cluster, topic: TopicId) -> Option<Arc<Replica>> {
+    cluster.replica(topic, 0)
+}
+
+async fn leader_of(clusters: &[&Cluster], topic: TopicId) -> Arc<Replica> {
+    let find = || clusters.iter().filter_map(|cluster| copy(cluster, topic)).find(|copy| copy.is_leader());
+    until("someone leads", || find().is_some()).await;
+    find().unwrap()
+}
+
+async fn append(replica: &Replica, value: &str) {
+    let mut builder = BatchBuilder::new(Codec::None, TimestampType::CreateTime);
+    builder.append(1, None, Some(value.as_bytes()), &[]);
+    let batch = Batch::parse(builder.build()).unwrap();
+    let tried = tokio::time::Instant::now();
+    loop {
+        // A new leader has to see its followers first.
+        match replica.append(batch.clone(), -1) {
+            Ok((appended, epoch)) => return replica.committed(appended.last_offset, epoch, DEADLINE).await.unwrap(),
+            Err(error) => assert!(tried.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn bytes(replica: &Replica) -> Vec<u8> {
+    replica.log().read(0, 1 << 20, i64::MAX).unwrap().records.concat()
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = tokio::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < DEADLINE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct Counter(AtomicU64);
+
+impl Rng for Counter {
+    fn next_u64(&self) -> u64 {
+        // SplitMix64, so that ids drawn in a row are not near each other.
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+struct TokioClock(tokio::time::Instant);
+
+impl Clock for TokioClock {
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000 + self.0.elapsed().as_millis() as i64
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
