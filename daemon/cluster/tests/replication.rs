@@ -32,9 +32,14 @@ async fn one_daemon_appends_commits_and_reads() {
     let replica = leader_of(&[&cluster], topic).await;
     append(&replica, "one").await;
     append(&replica, "two").await;
-    let fetched = replica.fetch(0, 1 << 20, Isolation::ReadUncommitted, None).unwrap();
+    let fetched = replica
+        .fetch(0, 1 << 20, Isolation::ReadUncommitted, None)
+        .unwrap();
     assert_eq!(fetched.high_watermark, 2);
-    assert_eq!(fetched.records.iter().map(|chunk| chunk.len()).sum::<usize>(), fetched.bytes);
+    assert_eq!(
+        fetched.records.iter().map(|chunk| chunk.len()).sum::<usize>(),
+        fetched.bytes
+    );
     cluster.stop().await;
 
     let cluster = nodes.start(1).await;
@@ -60,10 +65,16 @@ async fn three_daemons_replicate_and_hand_over() {
         append(&replica, &format!("record {i}")).await;
     }
     for cluster in all {
-        until("every copy ends at 50", || copy(cluster, topic).is_some_and(|copy| copy.log().end() == 50)).await;
+        until("every copy ends at 50", || {
+            copy(cluster, topic).is_some_and(|copy| copy.log().end() == 50)
+        })
+        .await;
         let of_copy = bytes(&copy(cluster, topic).unwrap());
         assert_eq!(of_copy, bytes(&replica), "copies are the same bytes");
-        until("every copy knows the watermark", || copy(cluster, topic).unwrap().high_watermark() == 50).await;
+        until("every copy knows the watermark", || {
+            copy(cluster, topic).unwrap().high_watermark() == 50
+        })
+        .await;
     }
 
     let leader = one.image().partition(topic, 0).unwrap().leader.unwrap();
@@ -78,7 +89,9 @@ async fn three_daemons_replicate_and_hand_over() {
     back.join().await.unwrap();
     until("the old leader has caught up and is in sync", || {
         let image = left[0].image();
-        let in_sync = image.partition(topic, 0).is_some_and(|partition| partition.isr.len() == 3);
+        let in_sync = image
+            .partition(topic, 0)
+            .is_some_and(|partition| partition.isr.len() == 3);
         in_sync && copy(&back, topic).is_some_and(|copy| copy.log().end() == 51)
     })
     .await;
@@ -99,27 +112,37 @@ impl Nodes {
         certs::init_ca(&dir.join("ca")).unwrap();
         let mut seeds = BTreeMap::new();
         // Held together until all are drawn, so that no two are the same.
-        let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let sockets: Vec<UdpSocket> = (0..count)
+            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
         for (node, socket) in (1..).zip(&sockets) {
             seeds.insert(node, socket.local_addr().unwrap().to_string());
             let out = dir.join(format!("certs-{node}"));
             certs::issue(&dir.join("ca"), "east", node, &["127.0.0.1".to_owned()], &out).unwrap();
         }
-        Self { dir: dir.to_owned(), seeds }
+        Self {
+            dir: dir.to_owned(),
+            seeds,
+        }
     }
 
     async fn start(&self, node: NodeId) -> Cluster {
         let certs = self.dir.join(format!("certs-{node}"));
         let file = |name: &str| certs.join(name);
-        let tls = Arc::new(MeshTls::load(&file("ca.pem"), &file("node.pem"), &file("node.key"), &[]).unwrap());
+        let tls =
+            Arc::new(MeshTls::load(&file("ca.pem"), &file("node.pem"), &file("node.key"), &[]).unwrap());
         let data = self.dir.join(format!("data-{node}"));
         let rng: Arc<dyn Rng> = Arc::new(Counter(AtomicU64::new(node as u64 * 1_000_003)));
         let data_dir = Arc::new(DataDir::open(&data, &*rng).unwrap());
         let options = || MeshOptions::new([node as u8; 64]);
         let control_tls = Arc::clone(&tls);
         let control_mesh = Box::new(move || {
-            Mesh::bind("127.0.0.1:0".parse().unwrap(), control_tls, MeshOptions::new([0; 64]))
-                .map_err(std::io::Error::other)
+            Mesh::bind(
+                "127.0.0.1:0".parse().unwrap(),
+                control_tls,
+                MeshOptions::new([0; 64]),
+            )
+            .map_err(std::io::Error::other)
         });
         let cluster = Cluster::start(ClusterOptions {
             cluster_name: "east".to_owned(),
@@ -134,7 +157,10 @@ impl Nodes {
             listeners: Vec::new(),
             defaults: BTreeMap::from([
                 ("flush.messages".to_owned(), "1".to_owned()),
-                ("min.insync.replicas".to_owned(), if self.seeds.len() > 1 { "2" } else { "1" }.to_owned()),
+                (
+                    "min.insync.replicas".to_owned(),
+                    if self.seeds.len() > 1 { "2" } else { "1" }.to_owned(),
+                ),
             ]),
             replica_lag_max: Duration::from_secs(5),
             retention_check: Duration::from_secs(60),
@@ -149,7 +175,11 @@ impl Nodes {
 
 async fn create(cluster: &Cluster, name: &str, replication_factor: i16) -> TopicId {
     let topic = CreateTopic::new(name, TopicId::random(&**cluster.rng()), 1, replication_factor);
-    match cluster.propose(Command::CreateTopic(topic), DEADLINE).await.unwrap() {
+    match cluster
+        .propose(Command::CreateTopic(topic), DEADLINE)
+        .await
+        .unwrap()
+    {
         Outcome::Topic { id, .. } => id,
         other => panic!("{other:?}"),
     }
@@ -160,7 +190,12 @@ fn copy(cluster: &Cluster, topic: TopicId) -> Option<Arc<Replica>> {
 }
 
 async fn leader_of(clusters: &[&Cluster], topic: TopicId) -> Arc<Replica> {
-    let find = || clusters.iter().filter_map(|cluster| copy(cluster, topic)).find(|copy| copy.is_leader());
+    let find = || {
+        clusters
+            .iter()
+            .filter_map(|cluster| copy(cluster, topic))
+            .find(|copy| copy.is_leader())
+    };
     until("someone leads", || find().is_some()).await;
     find().unwrap()
 }
@@ -173,7 +208,12 @@ async fn append(replica: &Replica, value: &str) {
     loop {
         // A new leader has to see its followers first.
         match replica.append(batch.clone(), -1) {
-            Ok((appended, epoch)) => return replica.committed(appended.last_offset, epoch, DEADLINE).await.unwrap(),
+            Ok((appended, epoch)) => {
+                return replica
+                    .committed(appended.last_offset, epoch, DEADLINE)
+                    .await
+                    .unwrap();
+            }
             Err(error) => assert!(tried.elapsed() < DEADLINE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,0 +1,186 @@
+//! The measuring client: Apache Kafka's own command line tools, the same for both systems.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The fetched jars, and how to run a tool of theirs.
+pub(crate) struct Java {
+    jars: PathBuf,
+    logging: PathBuf,
+}
+
+/// What the producer test said.
+pub(crate) struct Produced {
+    pub(crate) records: f64,
+    pub(crate) megabytes: f64,
+    pub(crate) p50_ms: u64,
+    pub(crate) p99_ms: u64,
+}
+
+/// What the latency test said.
+pub(crate) struct Latency {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+}
+
+impl Java {
+    /// Fetches the jars if they are not there yet.
+    pub(crate) fn find() -> Result<Self> {
+        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+        let script = format!(
+            ". '{}/lib.sh' && need_java && printf %s \"$KAFKA_JARS\"",
+            clients.display()
+        );
+        let output = Command::new("bash").args(["-euc", &script]).output()?;
+        ensure!(
+            output.status.success(),
+            "no Java, no Maven or no jars: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let jars = PathBuf::from(String::from_utf8(output.stdout)?);
+        Ok(Self {
+            jars,
+            logging: clients.join("kafka/log4j2.properties"),
+        })
+    }
+
+    /// A `java` command with the jars.
+    pub(crate) fn command(&self, heap: &str) -> Command {
+        let mut command = Command::new("java");
+        command
+            .arg(format!("-Xmx{heap}"))
+            .arg("-XX:+UseSerialGC")
+            .arg(format!("-Dlog4j2.configurationFile={}", self.logging.display()))
+            .args(["-cp", &format!("{}/*", self.jars.display())]);
+        command
+    }
+
+    /// Runs a tool to its end; its standard output.
+    pub(crate) fn run(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command("512m").arg(class).args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "{class}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(text)
+    }
+
+    pub(crate) fn create_topic(
+        &self,
+        bootstrap: &str,
+        topic: &str,
+        partitions: u32,
+        replicas: u32,
+        flush_messages: &str,
+    ) -> Result<()> {
+        let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
+        let flush = format!("flush.messages={flush_messages}");
+        self.run(
+            "org.apache.kafka.tools.TopicCommand",
+            &[
+                "--bootstrap-server",
+                bootstrap,
+                "--create",
+                "--topic",
+                topic,
+                "--partitions",
+                &partitions,
+                "--replication-factor",
+                &replicas,
+                "--config",
+                "min.insync.replicas=2",
+                "--config",
+                &flush,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Produces as fast as it goes with acks=all and the client's other defaults.
+    pub(crate) fn produce(&self, bootstrap: &str, topic: &str, records: u64, size: u64) -> Result<Produced> {
+        let (records, size) = (records.to_string(), size.to_string());
+        let servers = format!("bootstrap.servers={bootstrap}");
+        let text = self.run(
+            "org.apache.kafka.tools.ProducerPerformance",
+            &[
+                "--topic",
+                topic,
+                "--num-records",
+                &records,
+                "--record-size",
+                &size,
+                "--throughput",
+                "-1",
+                "--producer-props",
+                &servers,
+                "acks=all",
+            ],
+        )?;
+        let last = text
+            .lines()
+            .rfind(|line| line.contains("99th"))
+            .context("no summary")?;
+        Ok(Produced {
+            records: before(last, " records/sec")?,
+            megabytes: before(last, " MB/sec")? * 1.048_576,
+            p50_ms: before(last, " ms 50th")? as u64,
+            p99_ms: before(last, " ms 99th")? as u64,
+        })
+    }
+
+    /// One record at a time from a producer to a consumer.
+    pub(crate) fn end_to_end(&self, bootstrap: &str, topic: &str, records: u64) -> Result<Latency> {
+        let records = records.to_string();
+        let text = self.run(
+            "org.apache.kafka.tools.EndToEndLatency",
+            &[
+                "--bootstrap-server",
+                bootstrap,
+                "--topic",
+                topic,
+                "--num-records",
+                &records,
+                "--producer-acks",
+                "all",
+                "--record-size",
+                "100",
+            ],
+        )?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Percentiles"))
+            .context("no percentiles")?;
+        let after = |key: &str| -> Result<f64> {
+            let rest = line
+                .split(key)
+                .nth(1)
+                .with_context(|| format!("no {key} in {line}"))?;
+            let number: String = rest
+                .trim_start()
+                .chars()
+                .take_while(|c| c.is_ascii_digit() || *c == '.')
+                .collect();
+            Ok(number.parse()?)
+        };
+        Ok(Latency {
+            p50_ms: after("50th =")?,
+            p99_ms: after("99th =")?,
+        })
+    }
+}
+
+/// The number before `unit`.
+fn before(line: &str, unit: &str) -> Result<f64> {
+    let head = line
+        .split(unit)
+        .next()
+        .with_context(|| format!("no {unit} in {line}"))?;
+    let number = head.rsplit([' ', '(']).next().unwrap_or_default();
+    number
+        .parse()
+        .with_context(|| format!("{number:?} before {unit} in {line}"))
+}

@@ -1,0 +1,178 @@
+//! The two systems that take turns: three daemons of ours, three brokers of Apache Kafka.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use tradewind_tests::{Cluster, ClusterSpec, ports, wait};
+
+use crate::clients::Java;
+use crate::process;
+
+/// A running system of three.
+pub(crate) trait System {
+    fn bootstrap(&self) -> String;
+    fn pids(&self) -> Vec<u32>;
+    /// From the first process started to the last one ready.
+    fn start_seconds(&self) -> f64;
+
+    fn cpu_seconds(&self) -> Result<f64> {
+        self.pids().into_iter().map(process::cpu_seconds).sum()
+    }
+
+    /// The mean resident memory of one process.
+    fn idle_bytes(&self) -> Result<u64> {
+        let pids = self.pids();
+        let all: u64 = pids
+            .iter()
+            .map(|pid| process::resident_bytes(*pid))
+            .sum::<Result<u64>>()?;
+        Ok(all / pids.len().max(1) as u64)
+    }
+}
+
+/// Three daemons.
+pub(crate) struct Tradewind {
+    cluster: Cluster,
+    start_seconds: f64,
+}
+
+impl Tradewind {
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut cluster = Cluster::prepare(folder, "bench", 3)?;
+        cluster.configure(&ClusterSpec::new("bench", 3).config)?;
+        let began = Instant::now();
+        cluster.start_all()?;
+        Ok(Self {
+            cluster,
+            start_seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+impl System for Tradewind {
+    fn bootstrap(&self) -> String {
+        self.cluster.bootstrap()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.cluster
+            .daemons
+            .iter()
+            .filter_map(|daemon| daemon.pid())
+            .collect()
+    }
+
+    fn start_seconds(&self) -> f64 {
+        self.start_seconds
+    }
+}
+
+/// Three brokers, each also a controller.
+pub(crate) struct Apache {
+    brokers: Vec<Child>,
+    bootstrap: String,
+    start_seconds: f64,
+}
+
+impl Apache {
+    pub(crate) fn start(java: &Java, folder: &Path) -> Result<Self> {
+        let ports: Vec<[u16; 2]> = (0..3)
+            .map(|_| [ports::free().port(), ports::free().port()])
+            .collect();
+        let voters: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(i, [_, port])| format!("{}@127.0.0.1:{port}", i + 1))
+            .collect();
+        let id = java.run("kafka.tools.StorageTool", &["random-uuid"])?;
+        let mut files = Vec::new();
+        for (i, [kafka, controller]) in ports.iter().enumerate() {
+            let place = folder.join((i + 1).to_string());
+            fs::create_dir_all(&place)?;
+            let file = place.join("server.properties");
+            fs::write(
+                &file,
+                properties(i + 1, *kafka, *controller, &voters.join(","), &place),
+            )?;
+            let file = file.display().to_string();
+            java.run(
+                "kafka.tools.StorageTool",
+                &["format", "-t", id.trim(), "-c", &file],
+            )?;
+            files.push((file, place));
+        }
+        let began = Instant::now();
+        let mut apache = Self {
+            brokers: Vec::new(),
+            bootstrap: String::new(),
+            start_seconds: 0.0,
+        };
+        for (file, place) in &files {
+            let log = File::create(place.join("log"))?;
+            let broker = java
+                .command("1g")
+                .args(["kafka.Kafka", file])
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()?;
+            apache.brokers.push(broker);
+        }
+        for [kafka, _] in &ports {
+            wait::until_true("Apache Kafka listens", 90, || {
+                Ok(TcpStream::connect(("127.0.0.1", *kafka)).is_ok())
+            })?;
+        }
+        apache.start_seconds = began.elapsed().as_secs_f64();
+        let all: Vec<String> = ports
+            .iter()
+            .map(|[kafka, _]| format!("127.0.0.1:{kafka}"))
+            .collect();
+        apache.bootstrap = all.join(",");
+        for broker in &mut apache.brokers {
+            ensure!(broker.try_wait()?.is_none(), "a broker of Apache Kafka has ended");
+        }
+        Ok(apache)
+    }
+}
+
+fn properties(id: usize, kafka: u16, controller: u16, voters: &str, place: &Path) -> String {
+    format!(
+        "process.roles=broker,controller\nnode.id={id}\n\
+         listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}\ncontroller.listener.names=CONTROLLER\n\
+         controller.quorum.voters={voters}\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}/data\n\
+         offsets.topic.replication.factor=3\ntransaction.state.log.replication.factor=3\n\
+         share.coordinator.state.topic.replication.factor=3\ngroup.initial.rebalance.delay.ms=0\n",
+        place.display()
+    )
+}
+
+impl System for Apache {
+    fn bootstrap(&self) -> String {
+        self.bootstrap.clone()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.brokers.iter().map(Child::id).collect()
+    }
+
+    fn start_seconds(&self) -> f64 {
+        self.start_seconds
+    }
+}
+
+impl Drop for Apache {
+    fn drop(&mut self) {
+        for broker in &mut self.brokers {
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+    }
+}
