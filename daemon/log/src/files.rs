@@ -1,0 +1,186 @@
+//! Files as the log uses them: positional vectored writes, atomic replacement, and a bounded number of descriptors.
+//!
+//! The active segment of each log keeps its descriptor; closed segments share a bounded set that is opened on demand.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+/// Slices per `pwritev`: the kernel's `UIO_MAXIOV`.
+const MAX_SLICES: usize = 1024;
+
+/// Writes all of `slices` at `position`. After an error some prefix may have been written.
+pub(crate) fn write_all_at(file: &File, slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    let mut rest = slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(MAX_SLICES)];
+        match rustix::io::pwritev(file, some, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                position += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the error says that there is no space: the one failure after which a log remains usable.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Replaces the file at `path` by `contents`, durably and all at once: readers and crashes see the old or the new.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    drop(file);
+    std::fs::rename(&temporary, path)?;
+    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// Removes a file that may be absent.
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `path` with `suffix` after its whole name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// One `.log` file, open or not.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    path: PathBuf,
+    slot: Mutex<Option<Arc<File>>>,
+}
+
+impl SegmentFile {
+    /// Creates the file anew, or opens what is there, for good: an active segment.
+    pub(crate) fn active(path: PathBuf) -> io::Result<Arc<Self>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        Ok(Arc::new(Self {
+            path,
+            slot: Mutex::new(Some(Arc::new(file))),
+        }))
+    }
+
+    /// A closed segment, opened when it is first read.
+    pub(crate) fn closed(path: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            slot: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file. Closed segments are entered in `cache`, which may shut another one.
+    pub(crate) fn open(self: &Arc<Self>, cache: &FileCache) -> io::Result<Arc<File>> {
+        let file = {
+            let mut slot = self.slot.lock();
+            if let Some(file) = &*slot {
+                return Ok(Arc::clone(file));
+            }
+            let file = Arc::new(OpenOptions::new().read(true).write(true).open(&self.path)?);
+            *slot = Some(Arc::clone(&file));
+            file
+        };
+        cache.enter(self);
+        Ok(file)
+    }
+
+    /// The open file of an active segment, which is not in the cache. Opens one that the cache has shut.
+    pub(crate) fn held(&self) -> io::Result<Arc<File>> {
+        let mut slot = self.slot.lock();
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(&self.path)?);
+        *slot = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Makes the file's contents durable. A file that has been deleted meanwhile needs nothing.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.held() {
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn shut(&self) {
+        *self.slot.lock() = None;
+    }
+}
+
+/// Bounds how many closed segments are open at once, over all logs. First opened, first shut; a reader that still holds
+/// the file keeps it until it is done.
+#[derive(Debug)]
+pub struct FileCache {
+    limit: usize,
+    open: Mutex<VecDeque<Weak<SegmentFile>>>,
+}
+
+impl FileCache {
+    /// A cache of at most `limit` closed segments, at least one.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            open: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Takes over a segment whose file is open: one just opened for a read, or one that has just been closed to appends.
+    pub(crate) fn enter(&self, segment: &Arc<SegmentFile>) {
+        let oldest = {
+            let mut open = self.open.lock();
+            open.push_back(Arc::downgrade(segment));
+            if open.len() > self.limit {
+                open.pop_front()
+            } else {
+                None
+            }
+        };
+        if let Some(oldest) = oldest.and_then(|weak| weak.upgrade()) {
+            oldest.shut();
+        }
+    }
+}
+
+impl Default for FileCache {
+    fn default() -> Self {
+        Self::new(512)
+    }
+}

@@ -1,0 +1,52 @@
+//! Making a log durable.
+//!
+//! The end is captured *before* `fdatasync`, and the flushed end moves to what was captured: what is written while the call
+//! runs is not claimed. The epochs file goes first, so that no flushed record has an epoch that a restart would not know.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::files;
+use crate::log::Log;
+use crate::{epochs, metrics};
+
+impl Log {
+    /// Flushes everything appended so far and returns the flushed end. Blocks; one flush runs at a time. An error puts the
+    /// log out of service: the kernel may have dropped the pages it could not write.
+    pub fn flush(&self) -> io::Result<i64> {
+        let _one_at_a_time = self.flushing.lock();
+        let (end, files, epochs) = {
+            let mut state = self.lock();
+            if let Some(reason) = self.poisoned() {
+                return Err(io::Error::other(reason));
+            }
+            if state.closed
+                || (state.flushed == state.end && state.unsynced.is_empty() && !state.epochs_dirty)
+            {
+                return Ok(state.flushed);
+            }
+            state.flush_cap = i64::MAX;
+            let mut files = std::mem::take(&mut state.unsynced);
+            files.push(Arc::clone(&state.active().file));
+            let epochs = std::mem::take(&mut state.epochs_dirty).then(|| state.epochs.to_text());
+            (state.end, files, epochs)
+        };
+        let started = self.env.clock.monotonic();
+        let synced = (|| {
+            if let Some(text) = epochs {
+                files::replace(&epochs::path(&self.dir), text.as_bytes())?;
+            }
+            files.iter().try_for_each(|file| file.sync())
+        })();
+        if let Err(error) = synced {
+            self.fail("flushing", &error);
+            return Err(error);
+        }
+        metrics::flushed(self.env.clock.monotonic().saturating_sub(started));
+        let mut state = self.lock();
+        let durable = end.min(state.flush_cap).min(state.end);
+        state.flushed = state.flushed.max(durable);
+        self.publish(&state);
+        Ok(state.flushed)
+    }
+}

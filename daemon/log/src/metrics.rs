@@ -1,0 +1,102 @@
+//! The crate's metrics, all in one place: names, meaning, and the functions that move them.
+#![allow(
+    clippy::disallowed_macros,
+    reason = "this is the file in which the crate's metrics are declared"
+)]
+
+use metrics::{counter, gauge, histogram};
+
+/// Names and help texts, for the exporter and the documentation.
+pub const METRICS: &[(&str, &str)] = &[
+    (
+        "tradewind_log_appended_bytes_total",
+        "Bytes appended to partition logs on this daemon.",
+    ),
+    (
+        "tradewind_log_appended_batches_total",
+        "Record batches appended to partition logs on this daemon.",
+    ),
+    (
+        "tradewind_log_read_bytes_total",
+        "Bytes read from partition logs, by source: tail (memory) or file.",
+    ),
+    (
+        "tradewind_log_flush_seconds",
+        "How long one flush of one log took.",
+    ),
+    (
+        "tradewind_log_failed_total",
+        "Logs put out of service by an I/O error.",
+    ),
+    (
+        "tradewind_log_disk_full_total",
+        "Appends refused because the device was full.",
+    ),
+    (
+        "tradewind_log_truncated_bytes_total",
+        "Bytes of torn tails that recovery has cut off.",
+    ),
+    (
+        "tradewind_log_damaged_total",
+        "Logs found damaged below their flushed end when opened.",
+    ),
+    (
+        "tradewind_log_deleted_segments_total",
+        "Segments deleted by retention or DeleteRecords.",
+    ),
+    ("tradewind_log_tail_bytes", "Bytes that the tail cache holds."),
+    (
+        "tradewind_log_tail_evicted_bytes_total",
+        "Bytes dropped from the tail cache because of its limit.",
+    ),
+    (
+        "tradewind_log_producers_forgotten_total",
+        "Producers forgotten because a log remembered too many.",
+    ),
+];
+
+pub(crate) fn appended(batches: usize, bytes: usize) {
+    counter!("tradewind_log_appended_bytes_total").increment(bytes as u64);
+    counter!("tradewind_log_appended_batches_total").increment(batches as u64);
+}
+
+pub(crate) fn read_from_tail(bytes: usize) {
+    counter!("tradewind_log_read_bytes_total", "source" => "tail").increment(bytes as u64);
+}
+
+pub(crate) fn read_from_file(bytes: usize) {
+    counter!("tradewind_log_read_bytes_total", "source" => "file").increment(bytes as u64);
+}
+
+pub(crate) fn flushed(took: std::time::Duration) {
+    histogram!("tradewind_log_flush_seconds").record(took.as_secs_f64());
+}
+
+pub(crate) fn failed() {
+    counter!("tradewind_log_failed_total").increment(1);
+}
+
+pub(crate) fn disk_full() {
+    counter!("tradewind_log_disk_full_total").increment(1);
+}
+
+pub(crate) fn recovered(truncated_bytes: u64, damaged: bool) {
+    counter!("tradewind_log_truncated_bytes_total").increment(truncated_bytes);
+    counter!("tradewind_log_damaged_total").increment(u64::from(damaged));
+}
+
+pub(crate) fn deleted(segments: usize) {
+    counter!("tradewind_log_deleted_segments_total").increment(segments as u64);
+}
+
+pub(crate) fn tail(bytes: usize) {
+    gauge!("tradewind_log_tail_bytes").set(bytes as f64);
+}
+
+pub(crate) fn tail_evicted(bytes: usize) {
+    counter!("tradewind_log_tail_evicted_bytes_total").increment(bytes as u64);
+}
+
+pub(crate) fn producers_forgotten(count: usize) {
+    counter!("tradewind_log_producers_forgotten_total").increment(count as u64);
+}

@@ -1,0 +1,224 @@
+//! Reading: whole batches, as slices of memory or of a file, never decoded.
+//!
+//! The file is read without the log's lock. A truncation or deletion meanwhile is noticed by the generation, and the read
+//! is done again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tradewind_wire::batch::{BATCH_OVERHEAD, BatchHeader};
+
+use crate::error::ReadError;
+use crate::files::SegmentFile;
+use crate::log::Log;
+use crate::metrics;
+use crate::scan::{Found, Scan, ScanError};
+use crate::segment::PositionHint;
+
+/// How often a read is done again because the log was cut under it.
+const ATTEMPTS: usize = 8;
+
+/// Whole batches, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadSlice {
+    /// The bytes, in pieces that need not begin or end at a batch's border.
+    pub records: Vec<Bytes>,
+    /// The length of all pieces together.
+    pub bytes: usize,
+    /// The offset after the last batch; where the read began if there is none.
+    pub next_offset: i64,
+}
+
+impl ReadSlice {
+    pub(crate) fn empty(next_offset: i64) -> Self {
+        Self {
+            records: Vec::new(),
+            bytes: 0,
+            next_offset,
+        }
+    }
+}
+
+/// A part of one segment's file to look into.
+pub(crate) struct Region {
+    pub(crate) file: Arc<SegmentFile>,
+    pub(crate) base: i64,
+    pub(crate) size: u64,
+    pub(crate) hint: PositionHint,
+}
+
+impl Log {
+    /// Reads whole batches from the one that holds `from` (or the first after it) on, none of which reaches past `up_to`.
+    ///
+    /// The first batch comes whole even if it is larger than `max_bytes`; the others only as far as they fit. It may begin
+    /// below `from`. At the end of the log, or at `up_to`, the answer is empty.
+    pub fn read(&self, from: i64, max_bytes: usize, up_to: i64) -> Result<ReadSlice, ReadError> {
+        for _ in 0..ATTEMPTS {
+            let (start, end) = (self.start(), self.end());
+            if from < start || from > end {
+                return Err(ReadError::OutOfRange {
+                    offset: from,
+                    start,
+                    end,
+                });
+            }
+            let up_to = up_to.min(end);
+            if from >= up_to {
+                return Ok(ReadSlice::empty(from));
+            }
+            if let Some(slice) = self.tail.read(from, max_bytes, up_to) {
+                metrics::read_from_tail(slice.bytes);
+                return Ok(slice);
+            }
+            let (generation, regions) = self.regions(from, up_to);
+            let result = self.read_regions(&regions, from, max_bytes, up_to);
+            if self.lock().generation == generation {
+                return result;
+            }
+        }
+        // Cut again and again while reading: nothing stable is there to be read now.
+        Ok(ReadSlice::empty(from))
+    }
+
+    /// The segments that may hold offsets of `from..up_to`, and the generation that they belong to.
+    pub(crate) fn regions(&self, from: i64, up_to: i64) -> (u64, Vec<Region>) {
+        let state = self.lock();
+        let first = state.segment_at(from).unwrap_or(0);
+        let regions = state
+            .segments
+            .range(first..)
+            .take_while(|s| s.base < up_to)
+            .filter(|s| !s.is_empty())
+            .map(|s| Region {
+                file: Arc::clone(&s.file),
+                base: s.base,
+                size: s.size,
+                hint: s.position_hint(from),
+            })
+            .collect();
+        (state.generation, regions)
+    }
+
+    fn read_regions(
+        &self,
+        regions: &[Region],
+        from: i64,
+        max_bytes: usize,
+        up_to: i64,
+    ) -> Result<ReadSlice, ReadError> {
+        for region in regions {
+            let file = self.open_region(region)?;
+            // A gap may reach over the segment's end: then the next one has the first batch after it.
+            if let Some(first) = find(region, &file, |found| found.header.next_offset() > from)? {
+                return read_batches(region, &file, &first, from, max_bytes, up_to);
+            }
+        }
+        Ok(ReadSlice::empty(from))
+    }
+
+    pub(crate) fn open_region(&self, region: &Region) -> Result<Arc<File>, ReadError> {
+        region
+            .file
+            .open(&self.env.files)
+            .map_err(|source| io_error(region.file.path(), source))
+    }
+}
+
+/// The first batch of the region, from its hint on, for which `wanted` holds.
+pub(crate) fn find(
+    region: &Region,
+    file: &File,
+    wanted: impl Fn(&Found) -> bool,
+) -> Result<Option<Found>, ReadError> {
+    let hint = region.hint.resolve();
+    match search(region, file, hint, &wanted) {
+        // The index may be wrong where the log is not.
+        Err(ScanError::Damaged { .. }) if hint > 0 => search(region, file, 0, &wanted),
+        result => result,
+    }
+    .map_err(|error| scan_error(region.file.path(), error))
+}
+
+fn search(
+    region: &Region,
+    file: &File,
+    position: u64,
+    wanted: impl Fn(&Found) -> bool,
+) -> Result<Option<Found>, ScanError> {
+    let mut scan = Scan::new(file, position, region.size, region.base);
+    while let Some(found) = scan.next()? {
+        if wanted(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn read_batches(
+    region: &Region,
+    file: &File,
+    first: &Found,
+    from: i64,
+    max_bytes: usize,
+    up_to: i64,
+) -> Result<ReadSlice, ReadError> {
+    if first.header.next_offset() > up_to {
+        return Ok(ReadSlice::empty(from));
+    }
+    let left = usize::try_from(region.size - first.position).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; first.header.size().max(max_bytes.min(left))];
+    file.read_exact_at(&mut buffer, first.position)
+        .map_err(|source| io_error(region.file.path(), source))?;
+    let mut length = first.header.size();
+    let mut next_offset = first.header.next_offset();
+    while let Some(rest) = buffer.get(length..)
+        && rest.len() >= BATCH_OVERHEAD
+    {
+        let header = BatchHeader::parse(rest).map_err(|error| ReadError::Damaged {
+            path: region.file.path().to_owned(),
+            position: first.position + length as u64,
+            reason: error.to_string(),
+        })?;
+        if header.size() > rest.len() || header.next_offset() > up_to || header.base_offset < next_offset {
+            break;
+        }
+        length += header.size();
+        next_offset = header.next_offset();
+    }
+    buffer.truncate(length);
+    metrics::read_from_file(length);
+    Ok(ReadSlice {
+        records: vec![Bytes::from(buffer)],
+        bytes: length,
+        next_offset,
+    })
+}
+
+/// One whole batch from a file.
+pub(crate) fn read_batch(file: &File, found: &Found) -> io::Result<Bytes> {
+    let mut buffer = vec![0; found.header.size()];
+    file.read_exact_at(&mut buffer, found.position)?;
+    Ok(Bytes::from(buffer))
+}
+
+pub(crate) fn io_error(path: &Path, source: io::Error) -> ReadError {
+    ReadError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+pub(crate) fn scan_error(path: &Path, error: ScanError) -> ReadError {
+    match error {
+        ScanError::Io(source) => io_error(path, source),
+        ScanError::Damaged { position, reason } => ReadError::Damaged {
+            path: path.to_owned(),
+            position,
+            reason,
+        },
+    }
+}
