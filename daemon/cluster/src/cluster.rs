@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tradewind_log::{Checkpoints, DataDir, LogEnv};
+use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv};
 use tradewind_transport::{FrameRx, FrameTx, Mesh, Peer};
 use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
@@ -92,8 +92,14 @@ pub enum ClusterError {
     #[error(transparent)]
     Register(#[from] RegisterError),
     /// The data directory cannot be read or written.
-    #[error("data directory: {0}")]
-    Storage(#[from] std::io::Error),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The checkpoints cannot be read.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// The operating system gives no threads.
+    #[error("cannot start the flusher: {0}")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Serves Kafka requests that arrive as streams of the mesh.
@@ -123,7 +129,6 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     data_dir: Arc<DataDir>,
-    checkpoints: Mutex<Checkpoints>,
     cluster_id: Arc<Mutex<Option<ClusterId>>>,
     metadata: Metadata,
     replicas: Arc<Replicas>,
@@ -175,20 +180,22 @@ impl Cluster {
         )
         .await?;
 
-        let checkpoints = options.data_dir.checkpoints()?;
+        let checkpoints = checkpoints(&options.data_dir)?;
         let in_touch = Arc::new(AtomicBool::new(true));
         let replicas = Arc::new(Replicas::new(
             options.node,
             Arc::clone(&options.data_dir),
-            Arc::new(LogEnv::new(Arc::clone(&options.clock))),
+            LogEnv::new(Arc::clone(&options.clock)),
             options.defaults.clone(),
             Arc::clone(&options.clock),
             Flusher::start(&options.clock)?,
             Arc::clone(&in_touch),
-            &checkpoints,
+            checkpoints,
         ));
-        let clean_stop = options.data_dir.take_clean_mark()?;
-        let recovered = replicas.recover(&metadata.image(), clean_stop)?;
+        let clean_stop = replicas.stopped_cleanly();
+        let recovered = replicas.recover(&metadata.image())?;
+        // From here on there is something to recover again.
+        replicas.write_checkpoints(false);
         tracing::info!(
             logs = recovered.logs,
             clean_stop,
@@ -211,7 +218,6 @@ impl Cluster {
             clock: options.clock,
             rng: options.rng,
             data_dir: options.data_dir,
-            checkpoints: Mutex::new(checkpoints),
             cluster_id,
             metadata,
             replicas,
@@ -399,12 +405,20 @@ impl Cluster {
         inner.mesh.close().await;
         let closing = tokio::task::spawn_blocking(move || {
             let clean = inner.replicas.close();
-            inner.write_checkpoints();
-            if clean && let Err(error) = inner.data_dir.leave_clean_mark() {
-                tracing::warn!(%error, "the next start will recover every log");
-            }
+            inner.replicas.write_checkpoints(clean);
         });
         let _ = closing.await;
+    }
+}
+
+/// The checkpoints of the run before. Without a readable file every log is scanned whole; nothing is lost.
+fn checkpoints(data_dir: &DataDir) -> Result<Checkpoints, CheckpointError> {
+    match Checkpoints::load(data_dir.path()) {
+        Err(error @ CheckpointError::Damaged { .. }) => {
+            tracing::warn!(%error, "every log will be checked from its start");
+            Ok(Checkpoints::default())
+        }
+        other => other,
     }
 }
 
@@ -577,19 +591,14 @@ impl Inner {
         loop {
             let inner = Arc::clone(&self);
             let work = tokio::select! {
-                _ = checkpoint.tick() => tokio::task::spawn_blocking(move || inner.write_checkpoints()),
+                _ = checkpoint.tick() => tokio::task::spawn_blocking(move || {
+                    inner.replicas.write_checkpoints(false);
+                }),
                 _ = retention.tick() => tokio::task::spawn_blocking(move || {
                     inner.replicas.retain(inner.clock.now_ms());
                 }),
             };
             let _ = work.await;
-        }
-    }
-
-    fn write_checkpoints(&self) {
-        let entries = self.replicas.checkpoints();
-        if let Err(error) = self.checkpoints.lock().replace(entries) {
-            tracing::warn!(%error, "cannot write checkpoints");
         }
     }
 

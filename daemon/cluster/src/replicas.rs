@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
-use tradewind_log::{Checkpoint, Checkpoints, DataDir, Log, LogConfig, LogEnv, OpenHint};
+use tradewind_log::{
+    Checkpoints, DataDir, DataDirError, Log, LogConfig, LogEnv, OpenError, PartitionCheckpoint, Recovered,
+};
+use tradewind_wire::batch::TimestampType;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::ids::{NodeId, TopicId};
 
@@ -24,14 +27,15 @@ pub(crate) type Key = (TopicId, i32);
 pub(crate) struct Replicas {
     own: NodeId,
     data_dir: Arc<DataDir>,
-    env: Arc<LogEnv>,
+    env: LogEnv,
     context: Arc<ReplicaContext>,
     /// Topic defaults from this daemon's configuration file.
     defaults: BTreeMap<String, String>,
     copies: RwLock<HashMap<Key, Arc<Replica>>>,
     /// Logs recovered at start whose topics the image has not shown yet.
     recovered: Mutex<HashMap<Key, Arc<Log>>>,
-    hints: HashMap<Key, Checkpoint>,
+    /// What the run before left.
+    hints: Checkpoints,
     /// The topics as last reconciled, with the index that changed the configuration around them.
     seen: Mutex<Seen>,
 }
@@ -58,12 +62,12 @@ impl Replicas {
     pub(crate) fn new(
         own: NodeId,
         data_dir: Arc<DataDir>,
-        env: Arc<LogEnv>,
+        env: LogEnv,
         defaults: BTreeMap<String, String>,
         clock: Arc<dyn Clock>,
         flusher: Flusher,
         in_touch: Arc<AtomicBool>,
-        checkpoints: &Checkpoints,
+        hints: Checkpoints,
     ) -> Self {
         Self {
             own,
@@ -78,7 +82,7 @@ impl Replicas {
             defaults,
             copies: RwLock::default(),
             recovered: Mutex::default(),
-            hints: checkpoints.entries().clone(),
+            hints,
             seen: Mutex::default(),
         }
     }
@@ -93,23 +97,28 @@ impl Replicas {
         self.copies.read().values().cloned().collect()
     }
 
-    /// Opens every log of the data directory, cutting torn tails. `clean` says that the run before ended in order.
-    pub(crate) fn recover(&self, image: &Image, clean: bool) -> std::io::Result<RecoveryReport> {
+    /// Whether the run before ended in order.
+    pub(crate) fn stopped_cleanly(&self) -> bool {
+        self.hints.clean
+    }
+
+    /// Opens every log of the data directory, cutting torn tails.
+    pub(crate) fn recover(&self, image: &Image) -> Result<RecoveryReport, DataDirError> {
         let mut report = RecoveryReport::default();
         for key in self.data_dir.partitions()? {
             let config = self.log_config(image, image.topic_by_id(key.0).map(Arc::as_ref));
-            match self.open(key, config, clean) {
-                Ok((log, damaged, truncated_bytes)) => {
+            match self.open(key, config) {
+                Ok((log, recovered)) => {
                     report.logs += 1;
-                    report.truncated_bytes += truncated_bytes;
-                    if damaged {
+                    report.truncated_bytes += recovered.truncated_bytes;
+                    if recovered.damaged {
                         report.damaged.push(key);
                     }
                     self.recovered.lock().insert(key, log);
                 }
                 Err(error) => {
                     tracing::error!(topic = %key.0, partition = key.1, %error, "cannot open a log; it is set aside");
-                    self.data_dir.set_aside(key.0, key.1)?;
+                    self.set_aside(key);
                     report.damaged.push(key);
                 }
             }
@@ -117,21 +126,25 @@ impl Replicas {
         Ok(report)
     }
 
-    fn open(
-        &self,
-        key: Key,
-        config: LogConfig,
-        clean: bool,
-    ) -> Result<(Arc<Log>, bool, u64), tradewind_log::OpenError> {
-        let hint = self.hints.get(&key).copied().unwrap_or_default();
-        let hint = OpenHint {
-            log_start: hint.log_start,
-            recovery_point: hint.recovery_point,
-            clean_shutdown: clean,
-        };
+    fn open(&self, key: Key, config: LogConfig) -> Result<(Arc<Log>, Recovered), OpenError> {
         let dir = self.data_dir.partition_dir(key.0, key.1);
-        let (log, recovered) = Log::open(&dir, config, hint, Arc::clone(&self.env))?;
-        Ok((Arc::new(log), recovered.damaged, recovered.truncated_bytes))
+        let (log, recovered) = Log::open(&dir, config, self.hints.hint(key.0, key.1), &self.env)?;
+        Ok((Arc::new(log), recovered))
+    }
+
+    fn set_aside(&self, key: Key) {
+        match self.data_dir.set_stray(key.0, key.1, self.context.clock.now_ms()) {
+            Ok(place) => tracing::warn!(place = %place.display(), "set aside the files of a replica"),
+            Err(error) => {
+                tracing::error!(topic = %key.0, partition = key.1, %error, "cannot set a replica's files aside")
+            }
+        }
+    }
+
+    fn remove(&self, key: Key) {
+        if let Err(error) = self.data_dir.remove_partition(key.0, key.1) {
+            tracing::error!(topic = %key.0, partition = key.1, %error, "cannot delete a replica's files");
+        }
     }
 
     /// Makes the copies agree with `image`: opens new ones, drops deleted ones, tells all others their role. Returns the
@@ -226,9 +239,13 @@ impl Replicas {
                 log.set_config(config);
                 log
             }
-            None => self.open(key, config, true).map_err(|error| error.to_string())?.0,
+            None => self.open(key, config).map_err(|error| error.to_string())?.0,
         };
-        let high_watermark = self.hints.get(&key).map_or(0, |hint| hint.high_watermark);
+        let high_watermark = self
+            .hints
+            .partitions
+            .get(&key)
+            .map_or(0, |hint| hint.high_watermark);
         let name = topic.name.clone();
         Ok(Replica::new(
             key.0,
@@ -245,11 +262,9 @@ impl Replicas {
         let Some(replica) = self.copies.write().remove(&key) else {
             return;
         };
-        replica.deleted();
         tracing::info!(topic = %replica.topic_name, partition = key.1, "deleting a replica");
-        if let Err(error) = self.data_dir.remove_partition(key.0, key.1) {
-            tracing::error!(topic = %key.0, partition = key.1, %error, "cannot delete a replica's files");
-        }
+        replica.deleted();
+        self.remove(key);
     }
 
     /// Recovered logs of topics that the image does not have: deleted while this daemon was away, or unknown.
@@ -259,15 +274,11 @@ impl Replicas {
             if image.topics.contains_key(&key.0) {
                 continue;
             }
-            drop(log);
-            let result = if image.tombstones.contains_key(&key.0) {
-                self.data_dir.remove_partition(key.0, key.1)
+            log.discard();
+            if image.tombstones.contains_key(&key.0) {
+                self.remove(key);
             } else {
-                tracing::warn!(topic = %key.0, partition = key.1, "setting aside the files of an unknown topic");
-                self.data_dir.set_aside(key.0, key.1)
-            };
-            if let Err(error) = result {
-                tracing::error!(topic = %key.0, partition = key.1, %error, "cannot put away a replica's files");
+                self.set_aside(key);
             }
         }
     }
@@ -275,39 +286,51 @@ impl Replicas {
     /// Applies retention where this daemon leads; followers follow their leader's log start.
     pub(crate) fn retain(&self, now_ms: i64) {
         for replica in self.all().iter().filter(|replica| replica.is_leader()) {
-            match replica.log().retain(now_ms, replica.high_watermark()) {
-                Ok(0) => {}
-                Ok(segments) => {
-                    tracing::info!(
-                        topic = %replica.topic_name, partition = replica.partition, segments, "deleted old segments"
-                    );
-                    replica.subscribers.ready();
-                }
-                Err(error) => replica.failed(format!("retention: {error}")),
+            let deleted = replica.log().retain(now_ms, replica.high_watermark());
+            if !deleted.is_empty() {
+                tracing::info!(
+                    topic = %replica.topic_name, partition = replica.partition, segments = deleted.len(),
+                    log_start = replica.log().start(), "deleted old segments"
+                );
+                replica.subscribers.ready();
             }
         }
     }
 
-    /// What the next start wants to know of every log.
-    pub(crate) fn checkpoints(&self) -> HashMap<Key, Checkpoint> {
-        let mut entries: HashMap<Key, Checkpoint> = self
-            .hints
-            .iter()
-            .filter(|(key, _)| self.recovered.lock().contains_key(key))
-            .map(|(k, v)| (*k, *v))
-            .collect();
-        for replica in self.all() {
-            let log = replica.log();
-            entries.insert(
-                (replica.topic, replica.partition),
-                Checkpoint {
-                    log_start: log.start(),
-                    recovery_point: log.flushed_end(),
-                    high_watermark: replica.high_watermark(),
-                },
-            );
+    /// Writes down what the next start wants to know of every log.
+    pub(crate) fn write_checkpoints(&self, clean: bool) {
+        let mut checkpoints = Checkpoints {
+            clean,
+            ..Checkpoints::default()
+        };
+        for key in self.recovered.lock().keys() {
+            // Not shown by an image yet: as it was.
+            checkpoints
+                .partitions
+                .insert(*key, self.hints.partitions.get(key).copied().unwrap_or_default());
         }
-        entries
+        let replicas = self.all();
+        for replica in &replicas {
+            let log = replica.log();
+            let checkpoint = PartitionCheckpoint {
+                log_start: log.start(),
+                recovery_point: log.flushed_end(),
+                high_watermark: replica.high_watermark(),
+            };
+            checkpoints
+                .partitions
+                .insert((replica.topic, replica.partition), checkpoint);
+        }
+        if let Err(error) = checkpoints.store(self.data_dir.path()) {
+            tracing::warn!(%error, "cannot write checkpoints");
+            return;
+        }
+        for replica in &replicas {
+            let saved = checkpoints.partitions.get(&(replica.topic, replica.partition));
+            if let Some(Err(error)) = saved.map(|saved| replica.log().checkpointed(saved.recovery_point)) {
+                tracing::warn!(topic = %replica.topic_name, partition = replica.partition, %error, "checkpoint");
+            }
+        }
     }
 
     /// Flushes and closes every log: the end of a clean stop. False if one could not be closed in order.
@@ -335,7 +358,34 @@ impl Replicas {
     }
 
     fn log_config(&self, image: &Image, topic: Option<&Topic>) -> LogConfig {
-        LogConfig::from_configs(|key| self.config(image, topic, key))
+        let text = |key| self.config(image, topic, key);
+        let number = |key, otherwise: i64| {
+            text(key)
+                .and_then(|value| value.trim().parse().ok())
+                .unwrap_or(otherwise)
+        };
+        let size = |key, otherwise: u64| u64::try_from(number(key, -1)).unwrap_or(otherwise);
+        let standard = LogConfig::default();
+        let log_append_time = text("message.timestamp.type").as_deref() == Some("LogAppendTime");
+        LogConfig {
+            segment_bytes: size("segment.bytes", standard.segment_bytes),
+            segment_ms: number("segment.ms", standard.segment_ms),
+            retention_ms: number("retention.ms", standard.retention_ms),
+            retention_bytes: number("retention.bytes", standard.retention_bytes),
+            delete: text("cleanup.policy")
+                .is_none_or(|policy| policy.split(',').any(|word| word.trim() == "delete")),
+            flush_messages: number("flush.messages", standard.flush_messages),
+            index_interval_bytes: size("index.interval.bytes", standard.index_interval_bytes),
+            max_message_bytes: usize::try_from(number("max.message.bytes", -1))
+                .unwrap_or(standard.max_message_bytes),
+            // Mirrored batches keep their timestamps until clients write the topic.
+            timestamp_type: if log_append_time && !topic.is_some_and(Topic::is_mirroring) {
+                TimestampType::LogAppend
+            } else {
+                TimestampType::Create
+            },
+            producer_expiry_ms: number("producer.id.expiration.ms", standard.producer_expiry_ms),
+        }
     }
 
     /// The value of a topic configuration here: the topic's own, dynamic defaults, this daemon's file, Kafka's default.

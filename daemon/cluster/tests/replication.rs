@@ -201,7 +201,7 @@ async fn leader_of(clusters: &[&Cluster], topic: TopicId) -> Arc<Replica> {
 }
 
 async fn append(replica: &Replica, value: &str) {
-    let mut builder = BatchBuilder::new(Codec::None, TimestampType::CreateTime);
+    let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
     builder.append(1, None, Some(value.as_bytes()), &[]);
     let batch = Batch::parse(builder.build()).unwrap();
     let tried = tokio::time::Instant::now();

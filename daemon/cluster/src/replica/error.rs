@@ -1,6 +1,6 @@
 //! What can go wrong with one partition's copy. The broker maps these to Kafka's codes.
 
-use tradewind_log::{AppendError, ReadError};
+use tradewind_log::{AppendError, ReadError, TruncateError};
 use tradewind_wire::ids::NodeId;
 
 use super::LeaderView;
@@ -61,9 +61,9 @@ pub enum ReplicaError {
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The file system refused.
-    #[error("log: {0}")]
-    Io(#[from] std::io::Error),
+    /// The log could not be cut.
+    #[error(transparent)]
+    Truncate(#[from] TruncateError),
 }
 
 /// Why an append is not known to be committed. The records may still become so.

@@ -436,12 +436,7 @@ impl Replica {
     }
 
     fn begin_leading(&self, state: &mut State, epoch: i32, assignment: &Assignment<'_>, now_ms: i64) {
-        if let Err(error) = self.log.assign_epoch(epoch) {
-            tracing::error!(topic = %self.topic_name, partition = self.partition, %error, "cannot begin a leader epoch");
-            state.failure = Some(error.to_string());
-            state.role = Role::Follower { leader: None };
-            return;
-        }
+        self.log.assign_epoch(epoch);
         let end = self.log.end();
         let own_ack = if state.settings.flush_each {
             self.log.flushed_end()
@@ -496,6 +491,7 @@ impl Replica {
         state.leader_epoch = i32::MAX;
         state.failure = Some("the topic is deleted".to_owned());
         state.commits.fail();
+        self.log.discard();
         drop(state);
         self.changed();
     }
