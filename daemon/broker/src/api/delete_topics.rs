@@ -1,0 +1,87 @@
+//! DeleteTopics, by name or (from version 6 on) by id.
+
+use tradewind_cluster::command::Command;
+use tradewind_wire::error::ErrorCode;
+use tradewind_wire::messages::delete_topics::{DeletableTopicResult, DeleteTopicState};
+use tradewind_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+
+use crate::broker::Broker;
+use crate::dispatch::Call;
+use crate::errors;
+
+use super::limit;
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    call: Call<'_>,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let wanted = if call.version >= 6 {
+        request.topics
+    } else {
+        let named = |name| DeleteTopicState {
+            name: Some(name),
+            ..Default::default()
+        };
+        request.topic_names.into_iter().map(named).collect()
+    };
+    let mut responses = Vec::with_capacity(wanted.len().min(1_000));
+    for wanted in wanted {
+        let mut result = DeletableTopicResult {
+            name: wanted.name.clone(),
+            topic_id: wanted.topic_id,
+            ..Default::default()
+        };
+        if let Err((error, message)) = delete(broker, &wanted, request.timeout_ms, &mut result).await {
+            result.error_code = error.code();
+            result.error_message = Some(message.into());
+        }
+        responses.push(result);
+    }
+    DeleteTopicsResponse {
+        responses,
+        ..Default::default()
+    }
+}
+
+async fn delete(
+    broker: &Broker,
+    wanted: &DeleteTopicState,
+    timeout_ms: i32,
+    result: &mut DeletableTopicResult,
+) -> Result<(), (ErrorCode, String)> {
+    let image = broker.cluster().image();
+    let topic = match &wanted.name {
+        Some(_) if !wanted.topic_id.is_zero() => {
+            return Err((
+                ErrorCode::InvalidRequest,
+                "Name and id are both given.".to_owned(),
+            ));
+        }
+        Some(name) => image.topic(name).ok_or_else(|| {
+            (
+                ErrorCode::UnknownTopicOrPartition,
+                "This server does not host this topic.".to_owned(),
+            )
+        })?,
+        None => image.topic_by_id(wanted.topic_id).ok_or_else(|| {
+            (
+                ErrorCode::UnknownTopicId,
+                "This server does not host this topic id.".to_owned(),
+            )
+        })?,
+    };
+    result.name = Some(topic.name.as_str().into());
+    result.topic_id = topic.id;
+    if topic.internal {
+        return Err((
+            ErrorCode::InvalidRequest,
+            format!("{} belongs to the cluster.", topic.name),
+        ));
+    }
+    let proposed = broker
+        .cluster()
+        .propose(Command::DeleteTopic { id: topic.id }, limit(timeout_ms))
+        .await;
+    proposed.map(drop).map_err(|error| errors::of_propose(&error))
+}

@@ -1,0 +1,156 @@
+//! Metadata: brokers, topics, leaders. Any daemon answers it from its own image.
+
+use std::sync::Arc;
+
+use tradewind_cluster::image::{Image, Partition, Topic};
+use tradewind_wire::error::ErrorCode;
+use tradewind_wire::messages::metadata::{
+    MetadataRequestTopic, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use tradewind_wire::messages::{MetadataRequest, MetadataResponse};
+
+use crate::broker::Broker;
+use crate::dispatch::Call;
+use crate::topics;
+
+pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataRequest) -> MetadataResponse {
+    let may_create = broker.config().auto_create_topics && request.allow_auto_topic_creation;
+    let wanted = match request.topics {
+        Some(wanted) if !(call.version == 0 && wanted.is_empty()) => Some(wanted),
+        _ => None,
+    };
+    let topics = match wanted {
+        None => {
+            let image = broker.cluster().image();
+            let listener = &call.connection.listener;
+            image
+                .names
+                .values()
+                .filter_map(|id| image.topic_by_id(*id))
+                .map(|topic| describe(&image, topic, listener, call.version))
+                .collect()
+        }
+        Some(wanted) => {
+            let mut topics = Vec::with_capacity(wanted.len().min(1_000));
+            for wanted in wanted {
+                topics.push(one(broker, call, wanted, may_create).await);
+            }
+            topics
+        }
+    };
+    let image = broker.cluster().image();
+    MetadataResponse {
+        brokers: brokers(&image, &call.connection.listener),
+        cluster_id: image.cluster_id.map(|id| id.to_string().into()),
+        controller_id: topics::admin_node(broker, &image),
+        topics,
+        ..Default::default()
+    }
+}
+
+/// The active daemons that have the listener.
+fn brokers(image: &Image, listener: &str) -> Vec<MetadataResponseBroker> {
+    let describe = |daemon: &tradewind_cluster::image::Daemon| {
+        let (host, port) = topics::address(daemon, listener)?;
+        let rack = daemon.rack.as_deref().map(Into::into);
+        Some(MetadataResponseBroker {
+            node_id: daemon.id,
+            host: host.into(),
+            port,
+            rack,
+        })
+    };
+    image.active().filter_map(describe).collect()
+}
+
+async fn one(
+    broker: &Broker,
+    call: Call<'_>,
+    wanted: MetadataRequestTopic,
+    may_create: bool,
+) -> MetadataResponseTopic {
+    let failed = |error: ErrorCode| MetadataResponseTopic {
+        error_code: error.code(),
+        name: wanted.name.clone(),
+        topic_id: wanted.topic_id,
+        ..Default::default()
+    };
+    let image = broker.cluster().image();
+    let listener = &call.connection.listener;
+    let Some(name) = &wanted.name else {
+        if wanted.topic_id.is_zero() || call.version < 12 {
+            return MetadataResponseTopic {
+                name: Some(String::new().into()),
+                ..failed(ErrorCode::InvalidRequest)
+            };
+        }
+        return match image.topic_by_id(wanted.topic_id) {
+            Some(topic) => describe(&image, topic, listener, call.version),
+            None => failed(ErrorCode::UnknownTopicId),
+        };
+    };
+    if let Some(topic) = image.topic(name) {
+        return describe(&image, topic, listener, call.version);
+    }
+    if !topics::is_valid_name(name) {
+        return failed(ErrorCode::InvalidTopicException);
+    }
+    if !may_create {
+        return failed(ErrorCode::UnknownTopicOrPartition);
+    }
+    let error = topics::create_on_demand(broker, name).await;
+    let image = broker.cluster().image();
+    match image.topic(name) {
+        // It has leaders already: one round trip less than Kafka needs.
+        Some(topic) => describe(&image, topic, listener, call.version),
+        None => failed(error),
+    }
+}
+
+fn describe(image: &Image, topic: &Arc<Topic>, listener: &str, version: i16) -> MetadataResponseTopic {
+    let partitions = (0..).zip(&topic.partitions);
+    MetadataResponseTopic {
+        error_code: ErrorCode::None.code(),
+        name: Some(topic.name.as_str().into()),
+        topic_id: topic.id,
+        is_internal: topic.internal,
+        partitions: partitions
+            .map(|(number, partition)| of_partition(image, number, partition, listener, version))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn of_partition(
+    image: &Image,
+    number: i32,
+    partition: &Partition,
+    listener: &str,
+    version: i16,
+) -> MetadataResponsePartition {
+    let reachable = |node: i32| {
+        image
+            .nodes
+            .get(&node)
+            .is_some_and(|daemon| topics::address(daemon, listener).is_some())
+    };
+    let (leader_id, error) = match partition.leader {
+        Some(leader) if reachable(leader) => (leader, ErrorCode::None),
+        Some(_) if version >= 6 => (-1, ErrorCode::ListenerNotFound),
+        _ => (-1, ErrorCode::LeaderNotAvailable),
+    };
+    MetadataResponsePartition {
+        error_code: error.code(),
+        partition_index: number,
+        leader_id,
+        leader_epoch: partition.leader_epoch,
+        replica_nodes: partition.replicas.clone(),
+        isr_nodes: partition.isr.clone(),
+        offline_replicas: partition
+            .replicas
+            .iter()
+            .copied()
+            .filter(|node| !image.is_active(*node))
+            .collect(),
+    }
+}

@@ -1,0 +1,39 @@
+//! One file per Kafka API, named after it: a request comes in, a response goes out.
+
+pub(crate) mod api_versions;
+pub(crate) mod create_partitions;
+pub(crate) mod create_topics;
+pub(crate) mod delete_groups;
+pub(crate) mod delete_topics;
+pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
+pub(crate) mod describe_groups;
+pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
+pub(crate) mod init_producer_id;
+pub(crate) mod join_group;
+pub(crate) mod leave_group;
+pub(crate) mod list_groups;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod offset_commit;
+pub(crate) mod offset_fetch;
+pub(crate) mod offset_for_leader_epoch;
+pub(crate) mod produce;
+pub(crate) mod sync_group;
+
+use std::time::Duration;
+
+use tradewind_wire::codec::Str;
+
+/// An optional text of a request, copied out of its frame.
+fn owned(text: Option<&Str>) -> Option<String> {
+    text.map(|text| text.to_string())
+}
+
+/// A client's time limit: at least a moment, at most five minutes.
+fn limit(timeout_ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0).clamp(1, 300_000))
+}

@@ -1,0 +1,195 @@
+//! The broker: what answers Kafka's requests on one daemon.
+//!
+//! It opens no socket and keeps no connection; the program hands it frames and sends what comes back. Everything durable
+//! is the cluster's. See `dispatch.rs` for the way of a request and `api/` for what each one does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tradewind_cluster::Cluster;
+
+use crate::groups::{Coordinator, GroupConfig};
+use crate::offsets_topic;
+use crate::producer_ids::ProducerIds;
+
+/// The listener name of requests that come over the mesh; they are given mesh addresses.
+pub const MESH_LISTENER: &str = "mesh";
+
+/// How long a change of metadata may take that a client asked for without a limit of its own.
+pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What can be set about a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// Limits and delays of groups.
+    pub group: GroupConfig,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `default.replication.factor`; lowered to the number of daemons.
+    pub default_replication_factor: i16,
+    /// `offsets.topic.num.partitions`. Never changes in the life of a cluster.
+    pub offsets_partitions: i32,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            group: GroupConfig::default(),
+            auto_create_topics: true,
+            num_partitions: 3,
+            default_replication_factor: 3,
+            offsets_partitions: 50,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// The settings of the daemon's configuration file, under Kafka's names; defaults for what it does not say.
+    pub fn from_file(cluster: &Cluster) -> Self {
+        fn read<T: std::str::FromStr>(cluster: &Cluster, key: &str, into: &mut T) {
+            if let Some(value) = cluster
+                .file_default(key)
+                .and_then(|text| text.trim().parse().ok())
+            {
+                *into = value;
+            }
+        }
+        let mut config = Self::default();
+        read(
+            cluster,
+            "auto.create.topics.enable",
+            &mut config.auto_create_topics,
+        );
+        read(cluster, "num.partitions", &mut config.num_partitions);
+        read(
+            cluster,
+            "default.replication.factor",
+            &mut config.default_replication_factor,
+        );
+        read(
+            cluster,
+            "group.initial.rebalance.delay.ms",
+            &mut config.group.initial_rebalance_delay_ms,
+        );
+        read(
+            cluster,
+            "group.min.session.timeout.ms",
+            &mut config.group.min_session_timeout_ms,
+        );
+        read(
+            cluster,
+            "group.max.session.timeout.ms",
+            &mut config.group.max_session_timeout_ms,
+        );
+        config
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The name of the listener that it came in by; answers carry addresses of that listener. [`MESH_LISTENER`] for
+    /// requests over the mesh.
+    pub listener: String,
+    /// The peer's address without its port, as text.
+    pub host: String,
+}
+
+/// What is to be done with a request that was handled. Frames have no length prefix.
+pub enum Reply {
+    /// Send these chunks as one frame.
+    Frame(Vec<Bytes>),
+    /// Send what this comes to; meanwhile the connection's next request may be handled. Answers of one connection go out
+    /// in the order of its requests.
+    Later(BoxFuture<'static, Reply>),
+    /// Send nothing: the client asked for no answer.
+    None,
+    /// Close the connection, for this reason.
+    Close(String),
+}
+
+impl Reply {
+    /// Waits until it is known what to send: never [`Reply::Later`].
+    pub async fn settled(self) -> Self {
+        let mut reply = self;
+        while let Self::Later(later) = reply {
+            reply = later.await;
+        }
+        reply
+    }
+}
+
+/// Answers Kafka's requests on one daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) cluster: Cluster,
+    pub(crate) config: BrokerConfig,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) producer_ids: Mutex<ProducerIds>,
+    /// One creation of topics by themselves at a time: clients ask for a new topic many times over.
+    pub(crate) auto_creation: Mutex<()>,
+    /// How many batches may be checked on blocking threads at once.
+    pub(crate) validation: Semaphore,
+}
+
+impl Broker {
+    /// A broker over `cluster`. It answers at once; [`Broker::run`] must run for groups to work.
+    pub fn new(cluster: Cluster, config: BrokerConfig) -> Self {
+        let clock = Arc::clone(cluster.clock());
+        let coordinator = Coordinator::new(config.group.clone(), config.offsets_partitions, clock);
+        let inner = Inner {
+            cluster,
+            coordinator,
+            config,
+            producer_ids: Mutex::default(),
+            auto_creation: Mutex::default(),
+            validation: Semaphore::new(std::thread::available_parallelism().map_or(4, usize::from)),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Follows the leadership of the offsets topic and runs the groups' timers, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(
+            self.inner.coordinator.run(stop.clone()),
+            offsets_topic::follow(&self.inner.cluster, &self.inner.coordinator, stop),
+        );
+    }
+
+    /// Handles one request. Requests of one connection are handed in one after the other, in their order; large batches
+    /// are checked and all batches appended before this returns, so that producers' sequences stay in order.
+    pub async fn handle(&self, connection: &Connection, frame: Bytes) -> Reply {
+        crate::dispatch::handle(self, connection, frame).await
+    }
+
+    /// The group coordinator.
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.inner.coordinator
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
+    }
+
+    /// What can be set about it.
+    pub fn config(&self) -> &BrokerConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}

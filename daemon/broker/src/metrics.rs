@@ -1,0 +1,47 @@
+//! This crate's metrics: the one place where their names and kinds stand.
+
+#![allow(
+    clippy::disallowed_macros,
+    reason = "this is the file where metrics are recorded"
+)]
+
+use std::time::Duration;
+
+use tradewind_wire::api::ApiKey;
+
+/// Every metric of this crate with its help text.
+pub const METRICS: &[(&str, &str)] = &[
+    (
+        "tradewind_kafka_request_duration_seconds",
+        "Time to handle a Kafka request, by API; a produce request's wait for replication is not in it.",
+    ),
+    (
+        "tradewind_produced_bytes_total",
+        "Bytes of record batches appended for producers.",
+    ),
+    (
+        "tradewind_fetched_bytes_total",
+        "Bytes of record batches handed to consumers.",
+    ),
+    (
+        "tradewind_refused_batches_total",
+        "Produced batches that were refused, by error.",
+    ),
+];
+
+pub(crate) fn handled(key: ApiKey, took: Duration) {
+    metrics::histogram!("tradewind_kafka_request_duration_seconds", "api" => key.name())
+        .record(took.as_secs_f64());
+}
+
+pub(crate) fn produced(bytes: usize) {
+    metrics::counter!("tradewind_produced_bytes_total").increment(bytes as u64);
+}
+
+pub(crate) fn fetched(bytes: usize) {
+    metrics::counter!("tradewind_fetched_bytes_total").increment(bytes as u64);
+}
+
+pub(crate) fn refused(code: &'static str) {
+    metrics::counter!("tradewind_refused_batches_total", "error" => code).increment(1);
+}
