@@ -60,7 +60,7 @@ impl Calls {
                 Err(reason) => (0u8, Bytes::from(reason)),
             };
             let _ = tx.send(&[Bytes::copy_from_slice(&[ok]), payload]).await;
-            let _ = tx.finish();
+            tx.finish();
             // The caller ends the stream once it has the answer.
             let _ = rx.recv().await;
         };

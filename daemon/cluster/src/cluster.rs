@@ -31,7 +31,7 @@ use crate::image::{Endpoint, Image, Topic};
 use crate::in_sync::InSync;
 use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, Standing, StartError, Timing};
 use crate::peers::{Own, Pool};
-use crate::replica::Replica;
+use crate::replica::{Replica, ReplicaContext};
 use crate::replicas::{Key, Replicas};
 use crate::replicate::follower::{FollowerHost, Lane};
 use crate::replicate::leader::LeaderHost;
@@ -182,14 +182,17 @@ impl Cluster {
 
         let checkpoints = checkpoints(&options.data_dir)?;
         let in_touch = Arc::new(AtomicBool::new(true));
+        let context = ReplicaContext {
+            own: options.node,
+            clock: Arc::clone(&options.clock),
+            flusher: Flusher::start(&options.clock)?,
+            in_touch: Arc::clone(&in_touch),
+        };
         let replicas = Arc::new(Replicas::new(
-            options.node,
             Arc::clone(&options.data_dir),
             LogEnv::new(Arc::clone(&options.clock)),
             options.defaults.clone(),
-            Arc::clone(&options.clock),
-            Flusher::start(&options.clock)?,
-            Arc::clone(&in_touch),
+            context,
             checkpoints,
         ));
         let clean_stop = replicas.stopped_cleanly();

@@ -70,7 +70,7 @@ async fn serve_stream(inner: Arc<Inner>, peer: Peer, mut tx: FrameTx, mut rx: Fr
         tracing::warn!(?peer, conversation = ?hello.conversation, reason, "refused a stream");
         metrics::stream_refused();
         let _ = tx.send(&[Welcome::Refused { reason }.encode()]).await;
-        let _ = tx.finish();
+        tx.finish();
         return;
     }
     let welcome = Welcome::Accepted {

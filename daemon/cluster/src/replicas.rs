@@ -5,18 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 use tradewind_log::{
     Checkpoints, DataDir, DataDirError, Log, LogConfig, LogEnv, OpenError, PartitionCheckpoint, Recovered,
 };
 use tradewind_wire::batch::TimestampType;
-use tradewind_wire::clock::Clock;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::config::default_of;
-use crate::flusher::Flusher;
 use crate::image::{Image, Topic};
 use crate::replica::{Replica, ReplicaContext, ReplicaSettings};
 
@@ -59,26 +56,19 @@ pub(crate) struct RecoveryReport {
 }
 
 impl Replicas {
+    /// No copies yet. `defaults` are the topic defaults of this daemon's file, `hints` what the run before left.
     pub(crate) fn new(
-        own: NodeId,
         data_dir: Arc<DataDir>,
         env: LogEnv,
         defaults: BTreeMap<String, String>,
-        clock: Arc<dyn Clock>,
-        flusher: Flusher,
-        in_touch: Arc<AtomicBool>,
+        context: ReplicaContext,
         hints: Checkpoints,
     ) -> Self {
         Self {
-            own,
+            own: context.own,
             data_dir,
             env,
-            context: Arc::new(ReplicaContext {
-                own,
-                clock,
-                flusher,
-                in_touch,
-            }),
+            context: Arc::new(context),
             defaults,
             copies: RwLock::default(),
             recovered: Mutex::default(),

@@ -56,7 +56,9 @@ async fn three_daemons_replicate_and_hand_over() {
     let nodes = Nodes::new(dir.path(), 3);
     let (one, two, three) = tokio::join!(nodes.start(1), nodes.start(2), nodes.start(3));
     let (a, b, c) = tokio::join!(one.join(), two.join(), three.join());
-    (a.unwrap(), b.unwrap(), c.unwrap());
+    for joined in [a, b, c] {
+        joined.unwrap();
+    }
     until("all three are active", || one.image().active().count() == 3).await;
     let topic = create(&two, "orders", 3).await;
     let all = [&one, &two, &three];
