@@ -6,7 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod board;
+pub mod checkpoint;
 pub mod discovery;
+pub mod formats;
 mod metrics;
 pub mod naming;
 pub mod source;

@@ -226,7 +226,16 @@ pub struct PartitionView {
     /// Where source epochs begin, oldest first.
     pub lineage: Vec<Lineage>,
     /// Where a failover cut it.
-    pub cut: Option<i64>,
+    pub cut: Option<Cut>,
+}
+
+/// Where a failover ended mirroring in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The first offset that clients write here.
+    pub offset: i64,
+    /// The source's high watermark as last known.
+    pub source_end: Option<i64>,
 }
 
 /// A mirror topic to be created.
