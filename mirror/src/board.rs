@@ -21,7 +21,7 @@ pub struct Board {
 struct Inner {
     partitions: BTreeMap<PartitionHere, PartitionFacts>,
     observation: Option<Observation>,
-    groups: BTreeMap<String, Vec<PositionFacts>>,
+    groups: Option<Vec<PositionFacts>>,
     problems: BTreeMap<&'static str, Vec<String>>,
     contact: Contact,
 }
@@ -39,8 +39,9 @@ pub struct PartitionFacts {
     pub gap: Option<Gap>,
     /// Where the source stood when it last said so.
     pub ends: Option<SourceEnds>,
-    /// When everything known at the source was last here, in ms.
-    pub caught_up_ms: Option<i64>,
+    /// Since when something known at the source may be missing here, in ms: when everything was last here, or when this
+    /// daemon began to copy.
+    pub behind_since_ms: i64,
 }
 
 /// When the source was last heard.
@@ -107,17 +108,22 @@ pub enum PositionStatus {
 
 impl Board {
     /// What a link knows of a partition.
-    pub fn set_partition(&self, track: &Track) {
+    pub fn set_partition(&self, track: &Track, now_ms: i64) {
         let (health, reason) = track.health();
+        let mut inner = self.inner.lock();
+        let since_ms = inner
+            .partitions
+            .get(&track.here)
+            .map_or(now_ms, |facts| facts.behind_since_ms);
         let facts = PartitionFacts {
             source: track.source.clone(),
             health,
             reason: reason.map(str::to_owned),
             gap: track.gap(),
             ends: track.ends(),
-            caught_up_ms: track.caught_up_ms(),
+            behind_since_ms: track.caught_up_ms().unwrap_or(since_ms),
         };
-        self.inner.lock().partitions.insert(track.here.clone(), facts);
+        inner.partitions.insert(track.here.clone(), facts);
     }
 
     /// A partition is no longer copied by this daemon.
@@ -153,13 +159,13 @@ impl Board {
     }
 
     /// Where the groups coordinated here stand, as of one pass over all of them.
-    pub fn set_groups(&self, groups: BTreeMap<String, Vec<PositionFacts>>) {
-        self.inner.lock().groups = groups;
+    pub fn set_groups(&self, positions: Vec<PositionFacts>) {
+        self.inner.lock().groups = Some(positions);
     }
 
-    /// Where the groups coordinated here stand.
-    pub fn groups(&self) -> Vec<PositionFacts> {
-        self.inner.lock().groups.values().flatten().cloned().collect()
+    /// Where the groups coordinated here stand; `None` until a first pass has succeeded.
+    pub fn groups(&self) -> Option<Vec<PositionFacts>> {
+        self.inner.lock().groups.clone()
     }
 
     /// Replaces the complaints of one part of the mirror.

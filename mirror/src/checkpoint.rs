@@ -206,6 +206,7 @@ mod tests {
             topic: "east.orders".into(),
             partition: 0,
             offset,
+            metadata: "m".into(),
             mark: mark.map(|(flow, source_offset, source_version)| FlowMark {
                 flow: flow.into(),
                 source_offset,

@@ -1,18 +1,24 @@
 //! What is told to the outside about flows: the JSON of `mirror status` and `failover`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::board::{Observation, PositionFacts, PositionStatus};
+use crate::target::FlowState;
 
 /// One line of `mirror status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowStatus {
     /// `source->target`.
     pub flow: String,
-    /// `starting`, `active`, `catching-up`, `source-unreachable`, `degraded`, `failed`, `paused`, `failing-over`, `promoted`.
+    /// `starting`, `active`, `degraded` (see `problems`), `source-unreachable`, `paused`, `failing-over`, `promoted`.
     pub state: String,
     /// Records that the source has and this cluster has not, over all matching partitions; null until the source's
     /// current metadata are known.
     pub lag_records: Option<i64>,
-    /// For how long something has been behind, in seconds; zero when nothing is, null when unknown.
+    /// For how long something has been behind, in seconds: zero when nothing is, null while `lag_records` is. While the
+    /// source is unreachable at least the time since it was last seen, since nobody knows what it has written.
     pub lag_seconds: Option<f64>,
     /// Topics that match the flow at the source.
     pub topics: usize,
@@ -104,3 +110,154 @@ pub enum FailoverError {
         first: String,
     },
 }
+
+/// What one daemon knows of a flow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DaemonReport {
+    /// The partitions of the flow's topics that it leads.
+    pub partitions: Vec<PartitionReport>,
+    /// The group positions that it coordinates.
+    pub groups: Vec<PositionFacts>,
+    /// Its newest complete look at the source.
+    pub observation: Option<Observation>,
+    /// What needs attention.
+    pub problems: Vec<String>,
+}
+
+/// A mirror partition as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionReport {
+    /// The topic's name here.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Its high watermark here.
+    pub high_watermark: i64,
+    /// The source's high watermark as its link last heard it.
+    pub source_end: Option<i64>,
+    /// Since when something may be missing, in ms.
+    pub behind_since_ms: Option<i64>,
+}
+
+/// What is known of a flow when its status is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The newest complete look at the source, by anyone.
+    pub observation: Option<Observation>,
+    /// Whether the source could not be looked at just now.
+    pub unreachable: bool,
+    /// What the daemons answered.
+    pub reports: Vec<DaemonReport>,
+    /// High watermarks here as last heard, for partitions that nobody reports on just now.
+    pub last_known: BTreeMap<(String, i32), i64>,
+    /// Other complaints.
+    pub problems: Vec<String>,
+}
+
+/// Puts together the status of one flow.
+pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> FlowStatus {
+    let lag = known
+        .observation
+        .as_ref()
+        .map(|observation| lag(observation, known, now_ms));
+    let mut problems: Vec<String> = known
+        .reports
+        .iter()
+        .flat_map(|report| &report.problems)
+        .chain(&known.problems)
+        .cloned()
+        .collect();
+    problems.sort();
+    problems.dedup();
+    let state = match state {
+        FlowState::Paused => "paused",
+        FlowState::FailingOver => "failing-over",
+        FlowState::Promoted => "promoted",
+        FlowState::Active if known.unreachable => "source-unreachable",
+        FlowState::Active if known.observation.is_none() => "starting",
+        FlowState::Active if !problems.is_empty() => "degraded",
+        FlowState::Active => "active",
+    };
+    FlowStatus {
+        flow: flow.to_owned(),
+        state: state.to_owned(),
+        lag_records: lag.as_ref().map(|lag| lag.records),
+        lag_seconds: lag.as_ref().map(|lag| lag.seconds),
+        topics: known
+            .observation
+            .as_ref()
+            .map_or(0, |observation| observation.topics),
+        groups: group_counts(&known.reports),
+        problems,
+    }
+}
+
+struct Lag {
+    records: i64,
+    seconds: f64,
+}
+
+fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
+    let here: BTreeMap<(&str, i32), &PartitionReport> = known
+        .reports
+        .iter()
+        .flat_map(|report| &report.partitions)
+        .map(|partition| ((partition.topic.as_str(), partition.partition), partition))
+        .collect();
+    let mut records = 0i64;
+    let mut since_ms = now_ms;
+    for observed in &observation.partitions {
+        let report = here.get(&(observed.here.as_str(), observed.partition)).copied();
+        let last_known = || {
+            known
+                .last_known
+                .get(&(observed.here.clone(), observed.partition))
+                .copied()
+        };
+        let have = report
+            .map(|report| report.high_watermark)
+            .or_else(last_known)
+            .unwrap_or(0);
+        let heard = report.and_then(|report| report.source_end).unwrap_or(0);
+        // What the source no longer has cannot be copied any more and is not lag.
+        let behind = observed.high_watermark.max(heard) - have.max(observed.start);
+        if behind > 0 {
+            records = records.saturating_add(behind);
+            let since = report
+                .and_then(|report| report.behind_since_ms)
+                .unwrap_or(observation.at_ms);
+            since_ms = since_ms.min(since);
+        }
+    }
+    if known.unreachable {
+        since_ms = since_ms.min(observation.at_ms);
+    }
+    Lag {
+        records,
+        seconds: (now_ms - since_ms).max(0) as f64 / 1_000.0,
+    }
+}
+
+fn group_counts(reports: &[DaemonReport]) -> GroupCounts {
+    let positions: BTreeMap<(&str, &str, i32), PositionStatus> = reports
+        .iter()
+        .flat_map(|report| &report.groups)
+        .map(|facts| {
+            (
+                (facts.group.as_str(), facts.topic.as_str(), facts.partition),
+                facts.status,
+            )
+        })
+        .collect();
+    GroupCounts {
+        exact: positions
+            .values()
+            .filter(|status| **status == PositionStatus::Exact)
+            .count(),
+        total: positions.len(),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -301,6 +301,8 @@ pub struct StoredPosition {
     pub partition: i32,
     /// What OffsetFetch answers.
     pub offset: i64,
+    /// The group's own metadata.
+    pub metadata: String,
     /// Who wrote it last, if it was a flow.
     pub mark: Option<FlowMark>,
 }

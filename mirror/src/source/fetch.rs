@@ -186,8 +186,9 @@ async fn find_ranges(context: &LinkContext, tracks: &mut Tracks) {
 }
 
 pub(super) fn publish(context: &LinkContext, tracks: &Tracks) {
+    let now_ms = context.target.clock().now_ms();
     for track in tracks.values() {
-        context.board.set_partition(track);
+        context.board.set_partition(track, now_ms);
     }
 }
 

@@ -144,7 +144,11 @@ fn follows(last: &Lineage, next: &Lineage) -> Result<(), MetaError> {
             next.target_first, last.target_first
         )));
     }
-    if same_source && (next.source_epoch <= last.source_epoch || next.source_first < last.source_first) {
+    // Records that the source lost before they were copied are entered as a gap, within one source epoch or between two.
+    let gap = next.source_first > next.target_first;
+    let epoch_follows =
+        next.source_epoch > last.source_epoch || gap && next.source_epoch == last.source_epoch;
+    if same_source && (!epoch_follows || next.source_first < last.source_first) {
         return Err(MetaError::LineageOrder(format!(
             "source epoch {} from offset {} does not follow epoch {} from offset {}",
             next.source_epoch, next.source_first, last.source_epoch, last.source_first

@@ -1,0 +1,155 @@
+//! One flow on one daemon: its tasks while it is active, its part of a failover, and what it answers when asked.
+//!
+//! A [`Flow`] owns a source and a board. [`run`] is its only long-lived task; everything that writes runs below it and has
+//! ended before the flow does anything else, so that a flow that is paused or failing over appends nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tradewind_wire::flow::{FlowSource, FlowSpec};
+
+use crate::board::{Board, Observation, Observed};
+use crate::discovery::{Matches, matches};
+use crate::naming::Names;
+use crate::passes::{self, Pass};
+use crate::source::{PartitionOf, Source, SourceError, SourceTopics};
+use crate::target::{FlowState, Target};
+use crate::{failover, metrics, supervisor};
+
+/// How long one look at a source may take.
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One flow into this cluster, as this daemon runs it.
+pub(crate) struct Flow {
+    pub(crate) name: String,
+    pub(crate) spec: FlowSpec,
+    pub(crate) names: Names,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) board: Arc<Board>,
+    /// Woken when the source's metadata should be asked for again at once.
+    pub(crate) refresh: Arc<Notify>,
+    /// One pass over the groups at a time.
+    pub(crate) pass: Mutex<Pass>,
+}
+
+impl Flow {
+    /// How often a source is asked for what it does not push.
+    pub(crate) fn interval(&self) -> Duration {
+        match self.spec.source {
+            FlowSource::Mesh(_) => Duration::from_secs(1),
+            FlowSource::Kafka(_) => Duration::from_secs(5),
+        }
+    }
+
+    fn state(&self) -> Option<FlowState> {
+        self.target.view().flows.get(&self.name).map(|flow| flow.state)
+    }
+
+    /// Asks the source for its topics, and keeps the time at which it was heard.
+    pub(crate) async fn topics(&self) -> Result<SourceTopics, SourceError> {
+        let answer = tokio::time::timeout(LOOK_TIMEOUT, self.source.topics()).await;
+        let answer = answer.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())));
+        let now_ms = self.target.clock().now_ms();
+        match &answer {
+            Ok(_) => self.board.heard(now_ms),
+            Err(_) => {
+                metrics::source_failure();
+                self.board.not_heard(now_ms);
+            }
+        }
+        answer
+    }
+
+    /// A complete look at the source: every matching partition with its ends. Only a complete one is kept.
+    pub(crate) async fn observe(&self) -> Result<Observation, SourceError> {
+        let at_ms = self.target.clock().now_ms();
+        let topics = self.topics().await?;
+        self.observe_ends(&matches(&self.names, &topics), at_ms).await
+    }
+
+    /// The second half of [`Flow::observe`], for topics that were asked for at `at_ms`.
+    pub(crate) async fn observe_ends(
+        &self,
+        matches: &Matches,
+        at_ms: i64,
+    ) -> Result<Observation, SourceError> {
+        let data = || matches.topics.iter().filter(|matched| !matched.heartbeats);
+        let mut wanted = Vec::new();
+        for matched in data() {
+            for partition in 0..i32::try_from(matched.topic.partitions.len()).unwrap_or(i32::MAX) {
+                let of = PartitionOf {
+                    topic: matched.source.clone(),
+                    id: matched.topic.id,
+                    partition,
+                };
+                wanted.push((of, matched.here.clone()));
+            }
+        }
+        let asked: Vec<PartitionOf> = wanted.iter().map(|(of, _)| of.clone()).collect();
+        let answer = tokio::time::timeout(LOOK_TIMEOUT, self.source.ends(&asked)).await;
+        let ends = answer.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
+        let mut partitions = Vec::with_capacity(wanted.len());
+        for (of, here) in wanted {
+            let ends = ends.get(&of).ok_or_else(|| {
+                SourceError::Unreachable(format!("nobody answers for {}/{}", of.topic, of.partition))
+            })?;
+            partitions.push(Observed {
+                here,
+                partition: of.partition,
+                start: ends.start,
+                high_watermark: ends.high_watermark,
+            });
+        }
+        let observation = Observation {
+            at_ms,
+            topics: data().count(),
+            partitions,
+        };
+        self.board.set_observation(observation.clone());
+        Ok(observation)
+    }
+}
+
+/// Runs a flow until cancelled: whatever its state asks for, one thing at a time.
+pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
+    while !cancel.is_cancelled() {
+        let state = flow.state();
+        match state {
+            Some(FlowState::Active) => while_active(&flow, &cancel).await,
+            Some(FlowState::FailingOver) => {
+                failover::cut_partitions(&flow.target, &flow.board, &flow.name).await;
+                wait_for_change(&flow, &cancel, Duration::from_millis(200)).await;
+            }
+            Some(FlowState::Paused | FlowState::Promoted) | None => {
+                wait_for_change(&flow, &cancel, Duration::from_secs(60)).await;
+            }
+        }
+    }
+}
+
+async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, at_most: Duration) {
+    let seen = flow.target.view().index;
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = flow.target.changed(seen) => {}
+        () = tokio::time::sleep(at_most) => {}
+    }
+}
+
+/// Runs the tasks of an active flow; returns when it is active no more and all of them have ended.
+async fn while_active(flow: &Arc<Flow>, cancel: &CancellationToken) {
+    let tasks = TaskTracker::new();
+    let stop = cancel.child_token();
+    tasks.spawn(supervisor::run(flow.clone(), stop.clone()));
+    tasks.spawn(passes::run(flow.clone(), stop.clone()));
+    tasks.close();
+    while flow.state() == Some(FlowState::Active) && !cancel.is_cancelled() {
+        wait_for_change(flow, cancel, Duration::from_secs(60)).await;
+    }
+    stop.cancel();
+    tasks.wait().await;
+}

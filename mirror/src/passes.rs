@@ -1,0 +1,231 @@
+//! The checkpoint task: passes over the source's groups, each daemon for the groups that it coordinates.
+//!
+//! A pass lists the source's groups, reads their positions, decides ([`crate::checkpoint`]) and writes. One runs at a time;
+//! besides the regular ones a status may ask for one, so that what it says of groups is not older than the question.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::board::PositionFacts;
+use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
+use crate::flow::Flow;
+use crate::formats::{batch, checkpoints_topic};
+use crate::metrics;
+use crate::peers::{Answer, Ask, Watermark, append_own, ask_all};
+use crate::source::{Committed, SourceError};
+use crate::target::{FlowState, GroupError, Target};
+
+/// How long a pass may take to read the source's groups.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long other daemons have to say how far their partitions are.
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Checkpoint records per batch.
+const CHECKPOINTS_PER_BATCH: usize = 1_000;
+
+/// What is kept from pass to pass.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// When the last successful pass began (monotonic).
+    began: Option<Duration>,
+    emitted: Emitted,
+    /// High watermarks never fall; a position below a known one needs no question.
+    high_watermarks: BTreeMap<(String, i32), i64>,
+}
+
+/// Runs regular passes until cancelled.
+pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
+    let mut failing = false;
+    while !cancel.is_cancelled() {
+        let began = flow.target.clock().monotonic();
+        let done = tokio::select! {
+            () = cancel.cancelled() => break,
+            done = pass(&flow, began) => done,
+        };
+        match done {
+            Ok(()) => failing = false,
+            Err(error) if !failing => {
+                tracing::warn!(flow = flow.name, %error, "group positions not read from the source");
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            () = tokio::time::sleep(flow.interval()) => {}
+        }
+    }
+}
+
+/// One pass, unless one has begun at or after `not_before` (monotonic) already.
+pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), SourceError> {
+    let mut pass = flow.pass.lock().await;
+    if pass.began.is_some_and(|began| began >= not_before) {
+        return Ok(());
+    }
+    let clock = flow.target.clock();
+    let began = clock.monotonic();
+    let committed = tokio::time::timeout(READ_TIMEOUT, read_groups(flow)).await;
+    let committed =
+        committed.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
+    let here = picture(flow, &mut pass, &committed).await;
+    let mut facts: Vec<PositionFacts> = Vec::new();
+    let mut records = Vec::new();
+    for (group, committed) in committed {
+        // A failover that began meanwhile has the last word.
+        if flow
+            .target
+            .view()
+            .flows
+            .get(&flow.name)
+            .is_none_or(|flow| flow.state != FlowState::Active)
+        {
+            return Ok(());
+        }
+        let decisions = match write_group(flow, &group, &committed, &here).await {
+            Ok(decisions) => decisions,
+            Err(GroupError::NotCoordinator) => continue,
+            Err(error) => {
+                tracing::warn!(flow = flow.name, group, %error, "group positions not written");
+                continue;
+            }
+        };
+        records.extend(checkpoints(&decisions, &mut pass.emitted));
+        facts.extend(decisions.into_iter().map(|decision| decision.facts));
+    }
+    flow.board.set_groups(facts);
+    pass.began = Some(began);
+    let now_ms = clock.now_ms();
+    for chunk in records.chunks(CHECKPOINTS_PER_BATCH) {
+        let encoded: Vec<_> = chunk.iter().map(crate::formats::Checkpoint::encode).collect();
+        let topic = checkpoints_topic(&flow.spec.source_cluster);
+        if let Err(reason) = append_own(&flow.target, &topic, 0, batch(now_ms, &encoded)).await {
+            tracing::debug!(
+                flow = flow.name,
+                reason,
+                "checkpoints not written; they will be again"
+            );
+            for checkpoint in chunk {
+                let key = (
+                    checkpoint.group.clone(),
+                    checkpoint.topic.clone(),
+                    checkpoint.partition,
+                );
+                pass.emitted.remove(&key);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read_groups(flow: &Flow) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+    let mut groups = flow.source.groups().await?;
+    groups.retain(|group| flow.names.takes_group(group) && flow.target.coordinates(group));
+    if groups.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    flow.source.committed(&groups).await
+}
+
+/// What this cluster has of the topics that the groups have committed on.
+async fn picture(flow: &Flow, pass: &mut Pass, committed: &BTreeMap<String, Vec<Committed>>) -> Here {
+    let view = flow.target.view();
+    let mut here = Here::default();
+    let mut unknown = false;
+    let topics: BTreeSet<&str> = committed
+        .values()
+        .flatten()
+        .map(|committed| committed.topic.as_str())
+        .collect();
+    for topic in topics {
+        let Ok(name) = flow.names.topic(topic, false) else {
+            continue;
+        };
+        let bound = view.topics.get(&name);
+        let ours = bound.filter(|bound| {
+            bound
+                .mirror
+                .as_ref()
+                .is_some_and(|mirror| mirror.flow == flow.name)
+        });
+        let partitions = ours.map_or(0, |topic| {
+            i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)
+        });
+        here.topics.insert(topic.to_owned(), (name, partitions));
+    }
+    for committed in committed.values().flatten() {
+        if let Some((name, _)) = here.topics.get(&committed.topic) {
+            let known = pass.high_watermarks.get(&(name.clone(), committed.partition));
+            unknown |= known.is_none_or(|known| *known < committed.offset);
+        }
+    }
+    if unknown {
+        for (topic, partition, high_watermark) in watermarks(flow).await {
+            pass.high_watermarks.insert((topic, partition), high_watermark);
+        }
+    }
+    here.high_watermarks.clone_from(&pass.high_watermarks);
+    here
+}
+
+/// The high watermarks of a flow's partitions, from all daemons that answer.
+async fn watermarks(flow: &Flow) -> Vec<Watermark> {
+    let ask = Ask::Watermarks {
+        flow: flow.name.clone(),
+    };
+    let mut all = led_here(flow.target.as_ref(), &flow.name);
+    for (_, answer) in ask_all(&flow.target, &ask, WATERMARKS_TIMEOUT).await {
+        if let Ok(Answer::Watermarks(theirs)) = answer {
+            all.extend(theirs);
+        }
+    }
+    all
+}
+
+/// The high watermarks of a flow's partitions led here.
+pub(crate) fn led_here(target: &dyn Target, flow: &str) -> Vec<Watermark> {
+    let view = target.view();
+    view.topics_of(flow)
+        .flat_map(|(topic, _)| {
+            (0..).zip(&topic.partitions).filter_map(|(number, partition)| {
+                if partition.leader != Some(target.node_id()) {
+                    return None;
+                }
+                let log = target.log(topic.id, number).ok()?;
+                Some((topic.name.clone(), number, log.high_watermark))
+            })
+        })
+        .collect()
+}
+
+async fn write_group(
+    flow: &Flow,
+    group: &str,
+    committed: &[Committed],
+    here: &Here,
+) -> Result<Vec<Decision>, GroupError> {
+    let stored = flow.target.group_positions(group).await?;
+    let now_ms = flow.target.clock().now_ms();
+    let mut decisions = decide(&flow.name, group, committed, &stored, here, now_ms);
+    let writes: Vec<_> = decisions
+        .iter()
+        .filter_map(|decision| decision.write.clone())
+        .collect();
+    if writes.is_empty() {
+        return Ok(decisions);
+    }
+    match flow.target.mirrored_commit(group, writes).await {
+        Ok(outcomes) => {
+            metrics::positions(outcomes.len());
+            settle(&mut decisions, Some(&outcomes));
+        }
+        Err(GroupError::NotCoordinator) => return Err(GroupError::NotCoordinator),
+        Err(error) => {
+            tracing::warn!(flow = flow.name, group, %error, "group positions not written");
+            settle(&mut decisions, None);
+        }
+    }
+    Ok(decisions)
+}

@@ -1,0 +1,340 @@
+//! The mirror of one daemon as the program holds it: starts and stops flows as they are declared, and answers questions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tradewind_wire::flow::FlowSpec;
+
+use crate::board::{Board, PositionFacts, PositionStatus};
+use crate::flow::{self, Flow};
+use crate::naming::Names;
+use crate::passes::{self, led_here};
+use crate::peers::{Answer, Ask, ask_all};
+use crate::source::Source;
+use crate::source::track::Health;
+use crate::status::{
+    DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, flow_status,
+};
+use crate::target::{FlowState, Target};
+use crate::{failover, heartbeat};
+
+/// How long daemons have to report on a flow.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Makes the source of a flow. Connects lazily: a source that is down is no error here.
+pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
+
+/// The mirror of one daemon: all flows into its cluster, as far as they are this daemon's work.
+#[derive(Clone)]
+pub struct Mirror {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    target: Arc<dyn Target>,
+    sources: Sources,
+    flows: Mutex<BTreeMap<String, Running>>,
+    /// High watermarks as daemons last reported them, for partitions without a leader.
+    last_known: Mutex<BTreeMap<(String, i32), i64>>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Running {
+    flow: Arc<Flow>,
+    cancel: CancellationToken,
+}
+
+impl Mirror {
+    /// Starts the mirror. It runs until [`Mirror::stop`].
+    pub fn start(target: Arc<dyn Target>, sources: Sources) -> Self {
+        let mirror = Self {
+            inner: Arc::new(Inner {
+                target: target.clone(),
+                sources,
+                flows: Mutex::default(),
+                last_known: Mutex::default(),
+                cancel: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
+        };
+        let cancel = mirror.inner.cancel.clone();
+        mirror.inner.tasks.spawn(heartbeat::run(target, cancel.clone()));
+        mirror
+            .inner
+            .tasks
+            .spawn(follow_declarations(mirror.inner.clone(), cancel));
+        mirror
+    }
+
+    /// Stops all flows on this daemon and waits until none of their tasks is left.
+    pub async fn stop(&self) {
+        self.inner.cancel.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Answers another daemon's [`Target::call`]. Anything that is no question is refused in words.
+    pub async fn answer(&self, request: Bytes) -> Bytes {
+        let answer = match Ask::decode(request) {
+            Some((ask, batch)) => self.inner.answer(ask, batch).await,
+            None => Answer::Refused("not a question of this version".into()),
+        };
+        answer.encode()
+    }
+
+    /// The status of every flow into this cluster: looks at each source now, then asks every daemon.
+    pub async fn status(&self) -> Vec<FlowStatus> {
+        let view = self.inner.target.view();
+        let all = view
+            .flows
+            .iter()
+            .map(|(name, flow)| self.inner.status(name.clone(), flow.state));
+        join_all(all).await
+    }
+
+    /// Fails a flow over: stops it, cuts its partitions at what is here, promotes its topics, leaves the groups usable.
+    /// May be repeated at any time, on any daemon; continues where it stood and answers the same again.
+    pub async fn failover(&self, flow: &str) -> Result<FailoverReport, FailoverError> {
+        failover::run(&self.inner.target, flow).await
+    }
+}
+
+/// Starts, restarts and ends flows as their declarations come, change and go.
+async fn follow_declarations(inner: Arc<Inner>, cancel: CancellationToken) {
+    while !cancel.is_cancelled() {
+        let view = inner.target.view();
+        let stale: Vec<Running> = {
+            let mut flows = inner.flows.lock();
+            let gone: Vec<String> = flows
+                .iter()
+                .filter(|(name, running)| {
+                    view.flows
+                        .get(*name)
+                        .is_none_or(|now| now.spec != running.flow.spec)
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            gone.iter().filter_map(|name| flows.remove(name)).collect()
+        };
+        for running in stale {
+            running.cancel.cancel();
+        }
+        for (name, declared) in &view.flows {
+            if !inner.flows.lock().contains_key(name) {
+                inner.begin(name, &declared.spec);
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = inner.target.changed(view.index) => {}
+        }
+    }
+}
+
+impl Inner {
+    fn begin(&self, name: &str, spec: &FlowSpec) {
+        let names = match Names::new(spec) {
+            Ok(names) => names,
+            Err(error) => {
+                // The configuration refuses it first; this is a flow declared by an older version.
+                tracing::error!(%error, "flow cannot run");
+                return;
+            }
+        };
+        let flow = Arc::new(Flow {
+            name: name.to_owned(),
+            spec: spec.clone(),
+            names,
+            target: self.target.clone(),
+            source: (self.sources)(spec),
+            board: Arc::new(Board::default()),
+            refresh: Arc::default(),
+            pass: tokio::sync::Mutex::default(),
+        });
+        let cancel = self.cancel.child_token();
+        tracing::info!(flow = name, "flow begins on this daemon");
+        self.tasks.spawn(flow::run(flow.clone(), cancel.clone()));
+        self.flows
+            .lock()
+            .insert(name.to_owned(), Running { flow, cancel });
+    }
+
+    fn flow(&self, name: &str) -> Option<Arc<Flow>> {
+        self.flows.lock().get(name).map(|running| running.flow.clone())
+    }
+
+    async fn answer(&self, ask: Ask, batch: Bytes) -> Answer {
+        match ask {
+            Ask::Watermarks { flow } => Answer::Watermarks(led_here(self.target.as_ref(), &flow)),
+            Ask::Report { flow, fresh } => Answer::Report(self.report(&flow, fresh).await),
+            Ask::Finish { flow } => match failover::finish_groups(&self.target, &flow).await {
+                Ok(positions) => Answer::Finished(positions),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Append { topic, partition } => {
+                match self.target.append_own(&topic, partition, batch).await {
+                    Ok(()) => Answer::Appended,
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
+            }
+        }
+    }
+
+    async fn status(&self, name: String, state: FlowState) -> FlowStatus {
+        let flow = self.flow(&name);
+        let mut known = Known::default();
+        // The source is looked at before the logs here: what is zero was zero after the question came.
+        if state == FlowState::Active {
+            match &flow {
+                Some(flow) => match flow.observe().await {
+                    Ok(observation) => known.observation = Some(observation),
+                    Err(error) => {
+                        tracing::debug!(flow = name, %error, "status without a look at the source");
+                        known.unreachable = true;
+                    }
+                },
+                None => known.problems.push("the flow does not run on this daemon".into()),
+            }
+        }
+        let fresh = state == FlowState::Active && !known.unreachable;
+        let ask = Ask::Report {
+            flow: name.clone(),
+            fresh,
+        };
+        let (mine, theirs) = tokio::join!(
+            self.report(&name, fresh),
+            ask_all(&self.target, &ask, REPORT_TIMEOUT)
+        );
+        known.reports.push(mine);
+        for (node, answer) in theirs {
+            match answer {
+                Ok(Answer::Report(report)) => known.reports.push(report),
+                Ok(_) => known
+                    .problems
+                    .push(format!("daemon {node} answered something else")),
+                Err(error) => known.problems.push(error.to_string()),
+            }
+        }
+        if known.observation.is_none() {
+            let seen = known
+                .reports
+                .iter()
+                .filter_map(|report| report.observation.as_ref());
+            known.observation = seen.max_by_key(|observation| observation.at_ms).cloned();
+        }
+        self.remember(&mut known);
+        flow_status(&name, state, &known, self.target.clock().now_ms())
+    }
+
+    fn remember(&self, known: &mut Known) {
+        let mut last_known = self.last_known.lock();
+        for partition in known.reports.iter().flat_map(|report| &report.partitions) {
+            last_known.insert(
+                (partition.topic.clone(), partition.partition),
+                partition.high_watermark,
+            );
+        }
+        known.last_known.clone_from(&last_known);
+    }
+
+    /// What this daemon knows of a flow.
+    async fn report(&self, name: &str, fresh: bool) -> DaemonReport {
+        let mut report = DaemonReport::default();
+        let Some(flow) = self.flow(name) else {
+            report.partitions = partitions(led_here(self.target.as_ref(), name), &Board::default());
+            return report;
+        };
+        if fresh {
+            let asked_at = self.target.clock().monotonic();
+            if let Err(error) = passes::pass(&flow, asked_at).await {
+                report
+                    .problems
+                    .push(format!("group positions are not current: {error}"));
+            }
+        }
+        // After the pass: positions are only as exact as the watermarks that they were compared with.
+        report.partitions = partitions(led_here(self.target.as_ref(), name), &flow.board);
+        report.groups = match flow.board.groups() {
+            Some(groups) => groups,
+            None => self.stored_positions(name).await,
+        };
+        report.observation = flow.board.observation();
+        report.problems.extend(flow.board.problems());
+        report.problems.extend(partition_problems(&flow.board));
+        report
+    }
+
+    /// Group positions by what is stored, when the source has not been asked by this process yet.
+    async fn stored_positions(&self, flow: &str) -> Vec<PositionFacts> {
+        let mut all = Vec::new();
+        for group in self.target.mirrored_groups(flow).await {
+            let stored = self.target.group_positions(&group).await.unwrap_or_default();
+            all.extend(stored.into_iter().filter_map(|stored| {
+                let mark = stored.mark.filter(|mark| mark.flow == flow)?;
+                let exact = mark.source_offset == stored.offset;
+                Some(PositionFacts {
+                    group: group.clone(),
+                    topic: stored.topic,
+                    partition: stored.partition,
+                    offset: stored.offset,
+                    source_offset: mark.source_offset,
+                    status: if exact {
+                        PositionStatus::Exact
+                    } else {
+                        PositionStatus::Pending
+                    },
+                })
+            }));
+        }
+        all
+    }
+}
+
+fn partitions(watermarks: Vec<(String, i32, i64)>, board: &Board) -> Vec<PartitionReport> {
+    let facts: BTreeMap<(String, i32), _> = board
+        .partitions()
+        .into_iter()
+        .map(|(here, facts)| ((here.name, here.partition), facts))
+        .collect();
+    watermarks
+        .into_iter()
+        .map(|(topic, partition, high_watermark)| {
+            let facts = facts.get(&(topic.clone(), partition));
+            PartitionReport {
+                source_end: facts.and_then(|facts| facts.ends).map(|ends| ends.high_watermark),
+                behind_since_ms: facts.map(|facts| facts.behind_since_ms),
+                topic,
+                partition,
+                high_watermark,
+            }
+        })
+        .collect()
+}
+
+fn partition_problems(board: &Board) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (here, facts) in board.partitions() {
+        let of = format!("{}/{}", here.name, here.partition);
+        let reason = facts.reason.unwrap_or_default();
+        match facts.health {
+            Health::Diverged => problems.push(format!("{of} is diverged: {reason}")),
+            Health::Failed => problems.push(format!("{of} has failed: {reason}")),
+            Health::Starting | Health::Active | Health::Retrying => {}
+        }
+        if let Some(gap) = facts.gap {
+            problems.push(format!(
+                "{of} is gapped: the source had removed offsets {} to {} before they were copied",
+                gap.from,
+                gap.to - 1
+            ));
+        }
+    }
+    problems
+}

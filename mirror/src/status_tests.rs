@@ -1,0 +1,138 @@
+//! What a status says, and that it never says too little.
+
+use super::*;
+use crate::board::Observed;
+
+fn observation(partitions: &[(i32, i64, i64)]) -> Observation {
+    Observation {
+        at_ms: 5_000,
+        topics: 1,
+        partitions: partitions
+            .iter()
+            .map(|(partition, start, high_watermark)| Observed {
+                here: "east.orders".into(),
+                partition: *partition,
+                start: *start,
+                high_watermark: *high_watermark,
+            })
+            .collect(),
+    }
+}
+
+fn report(partitions: &[(i32, i64)]) -> DaemonReport {
+    DaemonReport {
+        partitions: partitions
+            .iter()
+            .map(|(partition, high_watermark)| PartitionReport {
+                topic: "east.orders".into(),
+                partition: *partition,
+                high_watermark: *high_watermark,
+                source_end: None,
+                behind_since_ms: Some(4_000),
+            })
+            .collect(),
+        ..DaemonReport::default()
+    }
+}
+
+fn known(observation: Option<Observation>, reports: Vec<DaemonReport>) -> Known {
+    Known {
+        observation,
+        reports,
+        ..Known::default()
+    }
+}
+
+fn status(known: &Known) -> FlowStatus {
+    flow_status("east->west", FlowState::Active, known, 6_000)
+}
+
+#[test]
+fn lag_is_null_until_the_source_was_seen_whole() {
+    let status = status(&known(None, vec![report(&[(0, 10)])]));
+    assert_eq!(
+        (status.state.as_str(), status.lag_records, status.lag_seconds),
+        ("starting", None, None)
+    );
+    let json = serde_json::to_value(&status).unwrap();
+    assert!(json["lag_records"].is_null());
+}
+
+#[test]
+fn lag_counts_partitions_that_do_not_exist_here_yet() {
+    let status = status(&known(
+        Some(observation(&[(0, 0, 10), (1, 0, 7)])),
+        vec![report(&[(0, 10)])],
+    ));
+    assert_eq!(status.lag_records, Some(7));
+}
+
+#[test]
+fn lag_is_summed_over_the_leaders_and_zero_only_when_nothing_is_missing() {
+    let reports = vec![report(&[(0, 10)]), report(&[(1, 4)])];
+    let behind = status(&known(
+        Some(observation(&[(0, 0, 10), (1, 0, 7)])),
+        reports.clone(),
+    ));
+    assert_eq!((behind.lag_records, behind.lag_seconds), (Some(3), Some(2.0)));
+    let even = status(&known(Some(observation(&[(0, 0, 10), (1, 0, 4)])), reports));
+    assert_eq!(
+        (even.lag_records, even.lag_seconds, even.state.as_str()),
+        (Some(0), Some(0.0), "active")
+    );
+}
+
+#[test]
+fn records_that_the_source_removed_are_not_lag() {
+    let status = status(&known(Some(observation(&[(0, 40, 40)])), vec![report(&[(0, 0)])]));
+    assert_eq!(status.lag_records, Some(0));
+}
+
+#[test]
+fn a_newer_end_heard_by_a_link_counts() {
+    let mut heard = report(&[(0, 10)]);
+    heard.partitions[0].source_end = Some(12);
+    assert_eq!(
+        status(&known(Some(observation(&[(0, 0, 10)])), vec![heard])).lag_records,
+        Some(2)
+    );
+}
+
+#[test]
+fn a_partition_without_a_leader_counts_from_what_was_last_known() {
+    let mut known = known(Some(observation(&[(0, 0, 10)])), vec![]);
+    assert_eq!(status(&known).lag_records, Some(10));
+    known.last_known.insert(("east.orders".into(), 0), 8);
+    assert_eq!(status(&known).lag_records, Some(2));
+}
+
+#[test]
+fn an_unreachable_source_keeps_the_last_lag_and_its_age() {
+    let mut known = known(Some(observation(&[(0, 0, 10)])), vec![report(&[(0, 10)])]);
+    known.unreachable = true;
+    let status = status(&known);
+    assert_eq!(
+        (status.state.as_str(), status.lag_records),
+        ("source-unreachable", Some(0))
+    );
+    assert_eq!(status.lag_seconds, Some(1.0));
+}
+
+#[test]
+fn groups_are_counted_once_per_partition() {
+    let position = |partition, status| PositionFacts {
+        group: "g".into(),
+        topic: "east.orders".into(),
+        partition,
+        offset: 1,
+        source_offset: 1,
+        status,
+    };
+    let mut one = report(&[]);
+    one.groups = vec![
+        position(0, PositionStatus::Exact),
+        position(1, PositionStatus::Pending),
+    ];
+    let status = status(&known(Some(observation(&[])), vec![one.clone(), one]));
+    assert_eq!(status.groups, GroupCounts { exact: 1, total: 2 });
+}
