@@ -80,6 +80,12 @@ impl Flow {
         let data = || matches.topics.iter().filter(|matched| !matched.heartbeats);
         let mut wanted = Vec::new();
         for matched in data() {
+            if matched.topic.partitions.is_empty() {
+                return Err(SourceError::Unreachable(format!(
+                    "{} is not ready there",
+                    matched.source
+                )));
+            }
             for partition in 0..i32::try_from(matched.topic.partitions.len()).unwrap_or(i32::MAX) {
                 let of = PartitionOf {
                     topic: matched.source.clone(),

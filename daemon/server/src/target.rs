@@ -21,7 +21,7 @@ use tradewind_cluster::image::{self, Image, MirrorState};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_cluster::replica::{CommitError, Replica, ReplicaError};
 use tradewind_mirror::target::{
-    CallError, CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, FlowView, GroupError,
+    CallError, CommandError, CommitOutcome, Cut, CutEntry, FlowMark, FlowState, FlowView, GroupError,
     LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView,
     StoredPosition, Target, TopicView, View,
 };
@@ -301,6 +301,7 @@ impl Target for OwnCluster {
                 topic: topic.to_owned(),
                 partition,
                 offset: value.offset,
+                metadata: value.metadata.clone(),
                 mark: value.mirrored.as_ref().map(|mark| FlowMark {
                     flow: mark.flow.clone(),
                     source_offset: mark.source_offset,
@@ -387,7 +388,10 @@ fn topic_view(topic: &image::Topic) -> TopicView {
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         lineage: partition.lineage.clone(),
-        cut: partition.cut.map(|cut| cut.target_end),
+        cut: partition.cut.map(|cut| Cut {
+            offset: cut.target_end,
+            source_end: cut.source_end,
+        }),
     };
     TopicView {
         name: topic.name.clone(),

@@ -11,6 +11,7 @@
 
 pub mod batches;
 pub mod fetch;
+pub mod kafka;
 
 pub mod track;
 mod writer;

@@ -1,0 +1,315 @@
+//! A source that is asked in Kafka's protocol: any Kafka over TCP, a Tradewind cluster over QUIC.
+//!
+//! Thin: requests out, answers in, errors in this crate's words. Retries belong to the callers, who know what else to do
+//! meanwhile; a call that fails here has failed once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tradewind_client::admin::ConfigResource;
+use tradewind_client::{
+    Client, ClientError, FetchLimits, FetchPosition, FetchedPartition, Isolation, Lane, OffsetSpec,
+};
+use tradewind_wire::error::ErrorCode;
+use tradewind_wire::ids::NodeId;
+use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::{
+    Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds, SourceError,
+    SourceLeader, SourceTopic, SourceTopics,
+};
+
+/// Bytes of one partition in one answer, at most (its first batch comes whole).
+const PARTITION_BYTES: i32 = 1 << 20;
+/// Bytes of one answer, at most.
+const ANSWER_BYTES: i32 = 16 << 20;
+/// Groups asked about at once.
+const CONCURRENT_GROUPS: usize = 16;
+/// Topics per DescribeConfigs.
+const CONFIG_TOPICS: usize = 500;
+
+/// A source behind a [`Client`].
+pub struct KafkaSource {
+    client: Client,
+}
+
+impl KafkaSource {
+    /// Asks with `client`, whose request timeout bounds every call but a fetch.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// One ListOffsets per leader; partitions that are refused are left out.
+    async fn offsets(
+        &self,
+        by_leader: &BTreeMap<NodeId, Vec<&PartitionOf>>,
+        spec: OffsetSpec,
+    ) -> Result<BTreeMap<(String, i32), i64>, ClientError> {
+        let timestamp = if spec == OffsetSpec::Earliest { -2 } else { -1 };
+        let asked = by_leader.iter().map(|(node, partitions)| {
+            let request = list_offsets(partitions, timestamp);
+            async move { self.client.send(*node, request).await }
+        });
+        let mut found = BTreeMap::new();
+        for answer in join_all(asked).await {
+            collect(&mut found, answer?);
+        }
+        Ok(found)
+    }
+}
+
+fn list_offsets(partitions: &[&PartitionOf], timestamp: i64) -> ListOffsetsRequest {
+    let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    for partition in partitions {
+        topics
+            .entry(&partition.topic)
+            .or_default()
+            .push(ListOffsetsPartition {
+                partition_index: partition.partition,
+                current_leader_epoch: -1,
+                timestamp,
+            });
+    }
+    let topic = |(name, partitions): (&str, _)| ListOffsetsTopic {
+        name: name.into(),
+        partitions,
+    };
+    ListOffsetsRequest {
+        replica_id: -1,
+        topics: topics.into_iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+fn collect(found: &mut BTreeMap<(String, i32), i64>, answer: ListOffsetsResponse) {
+    for topic in answer.topics {
+        for partition in topic.partitions {
+            if partition.error_code == 0 && partition.offset >= 0 {
+                found.insert(
+                    (topic.name.to_string(), partition.partition_index),
+                    partition.offset,
+                );
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn topics(&self) -> Result<SourceTopics, SourceError> {
+        let metadata = self
+            .client
+            .metadata_of_all()
+            .await
+            .map_err(|error| refusal("its topics", &error))?;
+        let mut topics = BTreeMap::new();
+        for (name, topic) in &metadata.topics {
+            // A topic that is being created may be named without partitions; the next look will know them.
+            let count = topic
+                .partitions
+                .keys()
+                .next_back()
+                .map_or(0, |last| last + 1)
+                .max(0);
+            let leader = |number| {
+                topic
+                    .partitions
+                    .get(&number)
+                    .map_or_else(SourceLeader::default, |partition| SourceLeader {
+                        leader: partition.leader,
+                        epoch: partition.leader_epoch,
+                    })
+            };
+            topics.insert(
+                name.clone(),
+                SourceTopic {
+                    id: topic.id,
+                    internal: topic.internal,
+                    partitions: (0..count).map(leader).collect(),
+                },
+            );
+        }
+        Ok(SourceTopics {
+            cluster_id: metadata.cluster_id.clone().unwrap_or_default(),
+            topics,
+        })
+    }
+
+    async fn configs(&self, topics: &[String]) -> Result<BTreeMap<String, Vec<SourceConfig>>, SourceError> {
+        let mut found = BTreeMap::new();
+        for some in topics.chunks(CONFIG_TOPICS) {
+            let resources: Vec<_> = some.iter().cloned().map(ConfigResource::Topic).collect();
+            let described = self.client.describe_configs(&resources).await;
+            let described = described.map_err(|error| refusal("topic configs", &error))?;
+            for (resource, entries) in described {
+                let ConfigResource::Topic(name) = resource else {
+                    continue;
+                };
+                let config = |(name, entry): (String, tradewind_client::admin::ConfigEntry)| SourceConfig {
+                    name,
+                    own: entry.is_topics_own(),
+                    value: entry.value,
+                };
+                found.insert(name, entries.into_iter().map(config).collect());
+            }
+        }
+        Ok(found)
+    }
+
+    async fn ends(
+        &self,
+        partitions: &[PartitionOf],
+    ) -> Result<BTreeMap<PartitionOf, SourceEnds>, SourceError> {
+        let metadata = self.client.cached();
+        let mut by_leader: BTreeMap<NodeId, Vec<&PartitionOf>> = BTreeMap::new();
+        for partition in partitions {
+            let topic = metadata.topics.get(&partition.topic);
+            let leader = topic.and_then(|topic| topic.partitions.get(&partition.partition)?.leader);
+            if let Some(leader) = leader {
+                by_leader.entry(leader).or_default().push(partition);
+            }
+        }
+        let (starts, ends) = futures::try_join!(
+            self.offsets(&by_leader, OffsetSpec::Earliest),
+            self.offsets(&by_leader, OffsetSpec::Latest)
+        )
+        .map_err(|error| refusal("offsets", &error))?;
+        let known = partitions.iter().filter_map(|partition| {
+            let key = (partition.topic.clone(), partition.partition);
+            let ends = SourceEnds {
+                start: *starts.get(&key)?,
+                high_watermark: *ends.get(&key)?,
+            };
+            Some((partition.clone(), ends))
+        });
+        Ok(known.collect())
+    }
+
+    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
+        let answer = self
+            .client
+            .offset_for_leader_epoch(&partition.topic, partition.partition, epoch)
+            .await;
+        let answer = answer.map_err(|error| refusal("an epoch's end", &error))?;
+        let (epoch, end) = answer.unwrap_or((-1, -1));
+        Ok(EpochEnd { epoch, end })
+    }
+
+    async fn groups(&self) -> Result<Vec<String>, SourceError> {
+        let groups = self
+            .client
+            .list_groups()
+            .await
+            .map_err(|error| refusal("its groups", &error))?;
+        // Groups that only keep offsets have no type; other types (Connect) do not keep their state in offsets.
+        let classic = groups
+            .into_iter()
+            .filter(|group| matches!(group.protocol_type.as_str(), "" | "consumer"));
+        Ok(classic.map(|group| group.group).collect())
+    }
+
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+        let mut found = BTreeMap::new();
+        for some in groups.chunks(CONCURRENT_GROUPS) {
+            let answers = join_all(some.iter().map(|group| self.client.offset_fetch(group, None))).await;
+            for (group, answer) in some.iter().zip(answers) {
+                let committed = match answer {
+                    Ok(committed) => committed,
+                    // One group's trouble (a right that is missing) is not the others'; a dead source is.
+                    Err(error) if is_unreachable(&error) => return Err(refusal("group positions", &error)),
+                    Err(error) => {
+                        tracing::warn!(group, %error, "positions of a source's group not read");
+                        continue;
+                    }
+                };
+                let positions = committed
+                    .into_iter()
+                    .map(|((topic, partition), committed)| Committed {
+                        topic,
+                        partition,
+                        offset: committed.offset,
+                        metadata: committed.metadata,
+                    });
+                found.insert(group.clone(), positions.collect());
+            }
+        }
+        Ok(found)
+    }
+
+    async fn fetch(
+        &self,
+        node: NodeId,
+        partitions: Vec<FetchFrom>,
+        wait_ms: i32,
+    ) -> Result<Vec<(PartitionOf, Fetched)>, SourceError> {
+        let positions: Vec<FetchPosition> = partitions
+            .iter()
+            .map(|from| FetchPosition {
+                topic: from.partition.topic.clone(),
+                topic_id: from.partition.id,
+                partition: from.partition.partition,
+                offset: from.offset,
+                leader_epoch: -1,
+                max_bytes: PARTITION_BYTES,
+            })
+            .collect();
+        let limits = FetchLimits {
+            max_wait: Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)),
+            min_bytes: 1,
+            max_bytes: ANSWER_BYTES,
+            isolation: Isolation::ReadUncommitted,
+        };
+        let answers = self
+            .client
+            .fetch_from(node, Lane::Fetch, &positions, limits)
+            .await;
+        let answers = answers.map_err(|error| refusal("a fetch", &error))?;
+        let by_name: BTreeMap<(&str, i32), &PartitionOf> = partitions
+            .iter()
+            .map(|from| {
+                (
+                    (from.partition.topic.as_str(), from.partition.partition),
+                    &from.partition,
+                )
+            })
+            .collect();
+        let answered = answers.into_iter().filter_map(|answer| {
+            let partition = *by_name.get(&(answer.topic.as_str(), answer.partition))?;
+            Some((partition.clone(), fetched(answer)))
+        });
+        Ok(answered.collect())
+    }
+}
+
+fn fetched(answer: FetchedPartition) -> Fetched {
+    match answer.error {
+        None => Fetched::Records {
+            ends: SourceEnds {
+                start: answer.log_start.max(0),
+                high_watermark: answer.high_watermark,
+            },
+            bytes: answer.records,
+        },
+        Some(ErrorCode::OffsetOutOfRange) => Fetched::OutOfRange,
+        Some(ErrorCode::UnknownTopicId | ErrorCode::InconsistentTopicId) => Fetched::UnknownTopic,
+        Some(code) if code.is_retriable() => Fetched::Elsewhere,
+        Some(code) => Fetched::Refused(code.name().to_owned()),
+    }
+}
+
+fn is_unreachable(error: &ClientError) -> bool {
+    !matches!(error, ClientError::Broker { .. })
+}
+
+fn refusal(what: &'static str, error: &ClientError) -> SourceError {
+    if is_unreachable(error) {
+        return SourceError::Unreachable(error.to_string());
+    }
+    SourceError::Refused {
+        what,
+        reason: error.to_string(),
+    }
+}
