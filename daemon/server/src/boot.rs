@@ -221,13 +221,22 @@ fn cluster_options(
         mesh_addr: settings.mesh_advertise.clone(),
         listeners: listeners.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
         defaults: settings.topic_defaults.clone(),
-        replica_lag_max: REPLICA_LAG_MAX,
-        retention_check: RETENTION_CHECK,
+        replica_lag_max: millis(settings, "replica.lag.time.max.ms", REPLICA_LAG_MAX),
+        retention_check: millis(settings, "log.retention.check.interval.ms", RETENTION_CHECK),
         boot_id: boot_id(),
         timing: Timing::default(),
         clock: Arc::new(SystemClock::new()),
         rng: Arc::new(SystemRng),
     }
+}
+
+/// A setting that is not a topic's; what is not positive counts as not set.
+fn millis(settings: &Settings, key: &str, default: Duration) -> Duration {
+    let set = settings
+        .topic_defaults
+        .get(key)
+        .and_then(|text| text.parse().ok());
+    set.filter(|set| *set > 0).map_or(default, Duration::from_millis)
 }
 
 /// Changes when the machine starts anew, which is when unwritten pages may be gone.

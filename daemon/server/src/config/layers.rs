@@ -47,11 +47,20 @@ pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Problem
     let mut builder = Config::builder();
     for file in files(path, &mut problems) {
         match std::fs::read_to_string(&file) {
-            Ok(text) => builder = builder.add_source(Layer(source::file(&file, &text, &mut problems))),
-            Err(error) => problems.push(Problem::new(
-                file.display().to_string(),
-                format!("cannot read: {error}"),
-            )),
+            Ok(text) => {
+                let from = problems.len();
+                builder = builder.add_source(Layer(source::file(&file, &text, &mut problems)));
+                problems[from..].sort_by_key(Problem::line);
+            }
+            Err(error) => {
+                let origin = file.display().to_string();
+                let unread = Problem::new(origin, format!("cannot read: {error}"));
+                if file == path {
+                    // Nothing else could be said about it.
+                    return Err(Problems(vec![unread]));
+                }
+                problems.push(unread);
+            }
         }
     }
     for (name, value) in environment(&overrides.environment) {

@@ -19,6 +19,12 @@ impl Problem {
             message: message.into(),
         }
     }
+
+    /// The line that it is on, if it is in a file.
+    pub(crate) fn line(&self) -> usize {
+        let mut parts = self.origin.rsplit(':');
+        parts.nth(1).and_then(|line| line.parse().ok()).unwrap_or(0)
+    }
 }
 
 impl fmt::Display for Problem {

@@ -68,7 +68,7 @@ pub(crate) const ROOT: &[Key] = &[
         "topic_defaults",
         Shape::TopicDefaults,
         "",
-        "Settings of topics that do not set their own, by Kafka's names.",
+        "Settings of topics that do not set their own, and a few of the broker's, by Kafka's names.",
     ),
     may(
         "clusters",
@@ -306,7 +306,8 @@ pub(crate) enum Setting {
     Word(&'static [&'static str]),
 }
 
-/// What `[topic_defaults]` may hold, with Kafka's (or, where marked, our) defaults.
+/// What `[topic_defaults]` may hold, with the defaults: Kafka's, but for three partitions and copies
+/// (lowered to the number of daemons where there are fewer).
 pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("auto.create.topics.enable", Setting::Flag, "true"),
     (
@@ -319,26 +320,29 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
         Setting::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "producer",
     ),
-    (
-        "default.replication.factor",
-        Setting::Integer(1),
-        "3, at most the number of daemons",
-    ),
+    ("default.replication.factor", Setting::Integer(1), "3"),
     ("flush.messages", Setting::Integer(1), "9223372036854775807"),
     ("flush.ms", Setting::Millis, "9223372036854775807"),
+    ("group.initial.rebalance.delay.ms", Setting::Millis, "3000"),
+    ("group.max.session.timeout.ms", Setting::Millis, "1800000"),
+    ("group.min.session.timeout.ms", Setting::Millis, "6000"),
     ("index.interval.bytes", Setting::Bytes, "4096"),
+    ("log.retention.check.interval.ms", Setting::Millis, "300000"),
     ("max.message.bytes", Setting::Bytes, "1048588"),
+    ("message.timestamp.after.max.ms", Setting::Millis, "3600000"),
+    (
+        "message.timestamp.before.max.ms",
+        Setting::Millis,
+        "9223372036854775807",
+    ),
     (
         "message.timestamp.type",
         Setting::Word(&["CreateTime", "LogAppendTime"]),
         "CreateTime",
     ),
-    (
-        "min.insync.replicas",
-        Setting::Integer(1),
-        "2, at most the replication factor",
-    ),
+    ("min.insync.replicas", Setting::Integer(1), "1"),
     ("num.partitions", Setting::Integer(1), "3"),
+    ("replica.lag.time.max.ms", Setting::Millis, "30000"),
     ("retention.bytes", Setting::Bytes, "-1"),
     ("retention.ms", Setting::Millis, "604800000"),
     ("segment.bytes", Setting::Bytes, "1073741824"),
