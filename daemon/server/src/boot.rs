@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tradewind_broker::{Broker, BrokerConfig};
 use tradewind_cluster::image::Endpoint;
 use tradewind_cluster::metadata::Timing;
 use tradewind_cluster::{Cluster, ClusterError, ClusterOptions};
@@ -27,6 +28,7 @@ use crate::connection::{Budget, Limits};
 use crate::http::{self, Facts};
 use crate::listener::{self, Room};
 use crate::metrics;
+use crate::service::{MeshRequests, Requests};
 use crate::signals::{self, Stop};
 
 /// Why a daemon did not start, or ended by itself.
@@ -174,7 +176,9 @@ fn open_data_dir(path: &Path) -> Result<Arc<DataDir>, BootError> {
             path.display()
         ))
     })?;
-    Err(BootError::Failed("not available yet".to_owned()))
+    DataDir::open(path, &SystemRng)
+        .map(Arc::new)
+        .map_err(BootError::failed)
 }
 
 /// The key that lets peers notice a restart at once; drawn when it is first needed and kept, readable by its owner alone.
@@ -253,6 +257,9 @@ fn cluster_failed(error: ClusterError) -> BootError {
 struct Daemon {
     cluster: Cluster,
     connections: Room,
+    /// What works beside the connections; ends with [`Self::background_stop`].
+    background: TaskTracker,
+    background_stop: CancellationToken,
 }
 
 impl Daemon {
@@ -263,22 +270,38 @@ impl Daemon {
         listeners: Vec<(TcpListener, Endpoint)>,
         facts: &Facts,
     ) -> Result<Self, BootError> {
+        let connections = room(settings);
+        let broker = Broker::new(cluster.clone(), BrokerConfig::from_file(&cluster));
+        cluster.serve_kafka(Arc::new(MeshRequests {
+            broker: broker.clone(),
+            room: connections.clone(),
+        }));
         tokio::select! {
             joined = cluster.join() => drop(joined.map_err(cluster_failed)?),
             reason = fatal(&cluster) => return Err(BootError::Failed(reason)),
         }
-        let connections = Room {
-            places: Arc::new(Semaphore::new(settings.max_connections)),
-            limits: Limits {
-                idle_timeout: settings.idle_timeout,
-                budget: Budget::new(REQUEST_BUDGET.max(2 * settings.max_request_bytes)),
-            },
-            max_request_bytes: settings.max_request_bytes,
-            tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-        };
+        let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
+        let running = broker.clone();
+        let stop = background_stop.clone();
+        background.spawn(async move { running.run(stop).await });
+        for (listener, endpoint) in listeners {
+            let (broker, name) = (broker.clone(), endpoint.name.clone());
+            let requests = move |peer| Requests::of_client(broker.clone(), &name, peer);
+            background.spawn(listener::run(
+                listener,
+                endpoint.name,
+                connections.clone(),
+                requests,
+            ));
+        }
         facts.serving();
-        Ok(Self { cluster, connections })
+        tracing::info!("serving");
+        Ok(Self {
+            cluster,
+            connections,
+            background,
+            background_stop,
+        })
     }
 
     /// Waits for a reason to stop: being told to, or having failed.
@@ -298,11 +321,27 @@ impl Daemon {
             self.connections.drain.cancel();
             self.connections.tasks.close();
             let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.connections.tasks.wait()).await;
+            self.background_stop.cancel();
+            self.background.close();
+            let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.background.wait()).await;
             self.cluster.stop().await;
         };
         if tokio::time::timeout(timeout, draining).await.is_err() {
             tracing::warn!(?timeout, "the drain took too long; stopping without it");
         }
+    }
+}
+
+fn room(settings: &Settings) -> Room {
+    Room {
+        places: Arc::new(Semaphore::new(settings.max_connections)),
+        limits: Limits {
+            idle_timeout: settings.idle_timeout,
+            budget: Budget::new(REQUEST_BUDGET.max(2 * settings.max_request_bytes)),
+        },
+        max_request_bytes: settings.max_request_bytes,
+        tasks: TaskTracker::new(),
+        drain: CancellationToken::new(),
     }
 }
 

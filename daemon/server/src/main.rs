@@ -14,6 +14,7 @@ mod http;
 mod listener;
 mod logging;
 mod metrics;
+mod service;
 mod signals;
 mod target;
 

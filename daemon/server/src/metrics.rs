@@ -35,7 +35,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
         .install_recorder()?;
-    for (name, help) in METRICS.iter().chain(tradewind_cluster::metrics::METRICS) {
+    let parts = [
+        METRICS,
+        tradewind_cluster::metrics::METRICS,
+        tradewind_broker::metrics::METRICS,
+    ];
+    for (name, help) in parts.into_iter().flatten() {
         if name.ends_with("_total") {
             metrics::describe_counter!(*name, *help);
         } else if name.ends_with("_duration_seconds") || name.ends_with("_latency_seconds") {
