@@ -107,7 +107,7 @@ pub enum Reply {
     Frame(Vec<Bytes>),
     /// Send what this comes to; meanwhile the connection's next request may be handled. Answers of one connection go out
     /// in the order of its requests.
-    Later(BoxFuture<'static, Reply>),
+    Later(BoxFuture<'static, Self>),
     /// Send nothing: the client asked for no answer.
     None,
     /// Close the connection, for this reason.

@@ -17,7 +17,7 @@ use tradewind_wire::compression::Codec;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::broker::{BrokerConfig, METADATA_TIMEOUT};
-use crate::groups::{Coordinator, Entry, GroupError, Journal};
+use crate::groups::{Coordinator, EachRecord, Entry, GroupError, Journal};
 
 /// The topic's name, as Kafka has it.
 pub(crate) const NAME: &str = "__consumer_offsets";
@@ -151,10 +151,7 @@ impl Journal for ReplicaJournal {
         .boxed()
     }
 
-    fn replay(
-        &self,
-        mut each: Box<dyn FnMut(i64, &[u8], Option<&[u8]>) + Send>,
-    ) -> BoxFuture<'static, Result<(), GroupError>> {
+    fn replay(&self, mut each: Box<EachRecord>) -> BoxFuture<'static, Result<(), GroupError>> {
         let this = self.clone();
         async move {
             let (replica, end) = this.elected().await?;
@@ -212,11 +209,7 @@ fn refused(error: &ReplicaError) -> GroupError {
     }
 }
 
-fn read(
-    replica: &Replica,
-    end: i64,
-    each: &mut (dyn FnMut(i64, &[u8], Option<&[u8]>) + Send),
-) -> Result<(), GroupError> {
+fn read(replica: &Replica, end: i64, each: &mut EachRecord) -> Result<(), GroupError> {
     let log = replica.log();
     let failed = |what: &dyn std::fmt::Display| {
         tracing::error!(partition = replica.partition, error = %what, "cannot read the offsets topic");

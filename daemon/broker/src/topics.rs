@@ -158,7 +158,7 @@ mod tests {
                 host: "h".into(),
                 port: 9092,
             }],
-            defaults: std::collections::BTreeMap::new(),
+            defaults: BTreeMap::new(),
         };
         assert_eq!(address(&daemon, "out"), Some(("h".into(), 9092)));
         assert_eq!(address(&daemon, MESH_LISTENER), Some(("::1".into(), 7100)));

@@ -13,6 +13,9 @@ use super::error::GroupError;
 /// A record's key and its value; no value removes what the key names.
 pub type Entry = (Bytes, Option<Bytes>);
 
+/// Takes one record of a replay: its offset, key and value.
+pub type EachRecord = dyn FnMut(i64, &[u8], Option<&[u8]>) + Send;
+
 /// One partition of `__consumer_offsets` under one leader epoch.
 pub trait Journal: Send + Sync + 'static {
     /// Appends `entries` as one batch and returns the offset of the first. Short and synchronous.
@@ -23,8 +26,5 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Waits until everything that was in the partition when its leader was elected is committed, then hands each record
     /// to `each` with its offset, oldest first.
-    fn replay(
-        &self,
-        each: Box<dyn FnMut(i64, &[u8], Option<&[u8]>) + Send>,
-    ) -> BoxFuture<'static, Result<(), GroupError>>;
+    fn replay(&self, each: Box<EachRecord>) -> BoxFuture<'static, Result<(), GroupError>>;
 }

@@ -5,6 +5,8 @@
 //! `__consumer_offsets` under one leader epoch, and `coordinator.rs` is what the handlers call.
 
 mod coordinator;
+#[cfg(test)]
+mod coordinator_tests;
 mod error;
 mod group;
 mod join;
@@ -21,7 +23,7 @@ pub use coordinator::{Committer, Coordinator, DescribedMember, Description, List
 pub use error::GroupError;
 pub use group::{Effect, Group, GroupConfig, GroupState, Token};
 pub use join::{Join, JoinReply, JoinedMember};
-pub use journal::{Entry, Journal};
+pub use journal::{EachRecord, Entry, Journal};
 pub use member::Member;
 pub use offsets::{MirroredCommit, MirroredStatus, Offsets};
 pub use record::MirroredFrom;
