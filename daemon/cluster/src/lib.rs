@@ -11,6 +11,8 @@ mod calls;
 mod cluster;
 pub mod command;
 pub mod config;
+mod control;
+mod controller;
 mod election;
 mod flusher;
 mod gate;
@@ -19,11 +21,18 @@ mod in_sync;
 pub mod link;
 pub mod metadata;
 pub mod metrics;
+mod node;
+#[cfg(test)]
+mod node_tests;
 mod peers;
 mod placement;
+mod raft;
 pub mod replica;
 mod replicas;
 mod replicate;
+mod rpc;
+#[cfg(test)]
+mod test_net;
 
 pub use calls::{CallError, CallHandler};
 pub use cluster::{Cluster, ClusterError, ClusterOptions, KafkaStreams};

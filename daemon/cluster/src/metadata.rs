@@ -28,6 +28,23 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Opens the metadata of `options.dir` and starts its thread. `peers` is called on that thread within its runtime,
+    /// so that sockets which it opens are driven there. Returns when the local image is readable; whether the cluster
+    /// is reachable shows in [`Self::standing`].
+    pub async fn start(
+        options: MetadataOptions,
+        peers: impl FnOnce() -> Arc<dyn Peers> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let node = options.node;
+        let handles = crate::node::start(options, peers).await?;
+        Ok(Self {
+            node,
+            asks: handles.asks,
+            image: handles.images,
+            standing: handles.standing,
+        })
+    }
+
     /// This daemon's node id.
     pub fn node_id(&self) -> NodeId {
         self.node
@@ -102,8 +119,22 @@ impl Metadata {
 
     /// Hands this daemon's partitions over (waits until another leads them, or `timeout`), then stops Raft.
     pub async fn stop(&self, timeout: Duration) {
+        self.end(true, timeout).await;
+    }
+
+    /// Stops Raft without a word to anyone, as a killed process does, and waits until its files are closed.
+    pub async fn abandon(&self) {
+        self.end(false, Duration::ZERO).await;
+    }
+
+    async fn end(&self, hand_over: bool, timeout: Duration) {
         let (reply, answer) = oneshot::channel();
-        if self.ask(Ask::Stop { timeout, reply }).await.is_ok() {
+        let ask = Ask::Stop {
+            hand_over,
+            timeout,
+            reply,
+        };
+        if self.ask(ask).await.is_ok() {
             let _ = answer.await;
         }
     }
@@ -234,6 +265,9 @@ pub enum RegisterError {
     /// The cluster refuses it for good.
     #[error("registration refused: {0}")]
     Refused(MetaError),
+    /// What must outlive this process cannot be written down.
+    #[error("cannot write down the registration: {0}")]
+    Storage(String),
     /// This daemon's metadata is stopped.
     #[error("the metadata of this daemon is stopped")]
     Stopped,
@@ -256,31 +290,8 @@ pub(crate) enum Ask {
         link: Link,
     },
     Stop {
+        hand_over: bool,
         timeout: Duration,
         reply: oneshot::Sender<()>,
     },
 }
-
-impl Metadata {
-    /// Opens the metadata of `options.dir` and starts its thread. `peers` is called on that thread within its runtime,
-    /// so that sockets which it opens are driven there. Returns when the local image is readable; whether the cluster
-    /// is reachable shows in [`Self::standing`].
-    pub async fn start(
-        options: MetadataOptions,
-        peers: impl FnOnce() -> Arc<dyn Peers> + Send + 'static,
-    ) -> Result<Self, StartError> {
-        let (asks, _asked) = mpsc::channel(ASKS);
-        let (_images, image) = watch::channel(Arc::new(Image::default()));
-        let (_standings, standing) = watch::channel(Standing::default());
-        drop(peers);
-        Ok(Self {
-            node: options.node,
-            asks,
-            image,
-            standing,
-        })
-    }
-}
-
-/// How many asks may wait for the metadata thread.
-const ASKS: usize = 1_024;
