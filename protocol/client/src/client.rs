@@ -190,6 +190,11 @@ impl Client {
         Lane::Own(self.inner.next_own_lane.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Ends the connections of a lane that is not used any more.
+    pub(crate) fn release(&self, lane: Lane) {
+        self.inner.pool.release(lane);
+    }
+
     /// Sends the request that `build` makes for the version in common (at most `cap`), and waits up to `limit`.
     pub(crate) async fn send_built<R: Request>(
         &self,
@@ -474,5 +479,19 @@ mod tests {
         send(client.list_groups());
         send(client.describe_groups(&["g"]));
         send(client.describe_configs(&[]));
+    }
+
+    /// The same for what holds state.
+    #[expect(dead_code, reason = "only its types matter")]
+    fn users_can_be_spawned(
+        consumer: &mut crate::GroupConsumer,
+        reader: &mut crate::PartitionReader,
+        producer: &crate::Producer,
+    ) {
+        send(consumer.poll(Duration::ZERO));
+        send(consumer.commit());
+        send(reader.poll(Duration::ZERO));
+        send(producer.send(crate::Record::default()));
+        send(producer.flush());
     }
 }

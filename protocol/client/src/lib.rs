@@ -27,7 +27,7 @@ pub mod producer;
 
 pub use client::Client;
 pub use config::{ClientConfig, Transport};
-pub use consumer::{ConsumerRecord, GroupConfig, GroupConsumer, PartitionReader};
+pub use consumer::{ConsumeError, ConsumerRecord, GroupConfig, GroupConsumer, OffsetReset, PartitionReader};
 pub use error::ClientError;
 pub use fetch::{FetchLimits, FetchPosition, FetchedPartition, Isolation};
 pub use metadata::{Broker, ClusterMetadata, PartitionMetadata, TopicMetadata};

@@ -74,6 +74,11 @@ impl Pool {
         Ok(kept.insert(made).clone())
     }
 
+    /// Ends the connections of a lane, once nobody waits for an answer on them.
+    pub(crate) fn release(&self, lane: Lane) {
+        self.places.lock().retain(|(_, of), _| *of != lane);
+    }
+
     /// Forgets addresses that no broker has any more.
     pub(crate) fn retain(&self, is_current: impl Fn(&str) -> bool) {
         self.places.lock().retain(|(addr, _), _| is_current(addr));

@@ -82,8 +82,8 @@ fn full_batches_do_not_linger_and_a_request_takes_one_batch_of_each_partition() 
     assert_eq!(
         sent(&round(&mut accumulator, NOW)),
         [
-            vec![("t".into(), 0, 7), ("u".into(), 1, 7)],
-            vec![("t".into(), 0, 7)]
+            vec![("t".into(), 0, 8), ("u".into(), 1, 8)],
+            vec![("t".into(), 0, 8)]
         ]
     );
 }
