@@ -76,7 +76,7 @@ pub enum Transport {
         /// What the streams are for: [`Conversation::Query`] between clusters, [`Conversation::Kafka`] for clients.
         conversation: Conversation,
         /// Settings of the link; the endpoint's own if there are none.
-        options: Option<TransportOptions>,
+        options: Option<Box<TransportOptions>>,
     },
 }
 

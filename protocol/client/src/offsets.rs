@@ -316,7 +316,6 @@ fn offset_fetch_request(
     let topic = |(name, partition_indexes): (&str, _)| OffsetFetchRequestTopics {
         name: name.into(),
         partition_indexes,
-        ..Default::default()
     };
     OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
