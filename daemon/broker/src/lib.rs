@@ -12,11 +12,9 @@ mod dispatch;
 mod errors;
 pub mod groups;
 pub mod metrics;
-mod mirror_hooks;
 mod offsets_topic;
 mod producer_ids;
 mod topics;
 mod validation;
 
 pub use broker::{Broker, BrokerConfig, Connection, MESH_LISTENER, Reply};
-pub use mirror_hooks::AppendOwnError;

@@ -42,8 +42,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: FetchReques
     let plan = Arc::new(Plan::new(broker.cluster(), request));
     let deadline = tokio::time::Instant::now() + wait;
     let mut found = loop {
-        // A new waiter each time round: partitions forget one once they have woken it, and those that did not drop it
-        // with its last owner.
+        // A new waiter each time round: a partition forgets one that it has woken, and one that nobody owns any more.
         let waiter = Arc::new(Notify::new());
         plan.register(&waiter);
         let found = plan.read().await;
@@ -54,7 +53,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: FetchReques
             .await
             .is_err()
         {
-            // What came meanwhile without waking us, or too little to be worth a wake.
+            // Time is up: whatever there is, though it be less than was wanted.
             break plan.read().await;
         }
     };
@@ -79,7 +78,6 @@ struct Plan {
     reads: Vec<Read>,
     isolation: Isolation,
     max_bytes: usize,
-    min_wait_for: bool,
 }
 
 enum Read {
@@ -117,7 +115,6 @@ impl Plan {
             Isolation::ReadUncommitted
         };
         Self {
-            min_wait_for: !reads.is_empty(),
             topics: request.topics,
             reads,
             isolation,
@@ -126,11 +123,9 @@ impl Plan {
     }
 
     fn register(&self, waiter: &Arc<Notify>) {
-        if self.min_wait_for {
-            for read in &self.reads {
-                if let Read::From(replica) = read {
-                    replica.on_progress(waiter);
-                }
+        for read in &self.reads {
+            if let Read::From(replica) = read {
+                replica.on_progress(waiter);
             }
         }
     }
