@@ -12,16 +12,18 @@ mod targets;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 7] = [
     ("header", targets::header),
     ("request", targets::request),
     ("response", targets::response),
     ("batches", targets::batches),
     ("decompress", targets::decompress),
+    ("consumer_protocol", targets::consumer_protocol),
+    ("mesh", targets::mesh),
 ];
 
 /// The corpus of each target, in the order of [`TARGETS`].
-static CORPUS: LazyLock<[Vec<Vec<u8>>; 5]> = LazyLock::new(|| TARGETS.map(|(name, _)| corpus(name)));
+static CORPUS: LazyLock<[Vec<Vec<u8>>; 7]> = LazyLock::new(|| TARGETS.map(|(name, _)| corpus(name)));
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
