@@ -11,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tradewind_wire::flow::HEARTBEATS_TOPIC;
 
 use crate::formats;
+use crate::peers::{Answer, Ask, ask_all};
 use crate::target::{FlowState, Target, View};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// How long other daemons have to name the clusters that mirror from them.
+const PEERS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Runs until cancelled.
 pub(crate) async fn run(target: Arc<dyn Target>, cancel: CancellationToken) {
@@ -28,12 +31,10 @@ pub(crate) async fn run(target: Arc<dyn Target>, cancel: CancellationToken) {
 
 async fn beat(target: &Arc<dyn Target>) {
     let view = target.view();
-    let sources = sources(&view, target.downstream_clusters());
-    if sources.is_empty() {
-        return;
-    }
+    let downstream = target.downstream_clusters();
     let Some(topic) = view.topics.get(HEARTBEATS_TOPIC) else {
-        if view.steward() == Some(target.node_id()) {
+        // Whoever knows of a flow creates it; the others find it there.
+        if !sources(&view, downstream).is_empty() {
             let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
             if let Err(error) = target.create_internal_topic(HEARTBEATS_TOPIC, 1, configs).await {
                 tracing::warn!(%error, "heartbeats topic not created");
@@ -42,6 +43,16 @@ async fn beat(target: &Arc<dyn Target>) {
         return;
     };
     if topic.partitions.first().and_then(|partition| partition.leader) != Some(target.node_id()) {
+        return;
+    }
+    let mut downstream = downstream;
+    for (_, answer) in ask_all(target, &Ask::Downstream, PEERS_TIMEOUT).await {
+        if let Ok(Answer::Downstream(theirs)) = answer {
+            downstream.extend(theirs);
+        }
+    }
+    let sources = sources(&view, downstream);
+    if sources.is_empty() {
         return;
     }
     let now_ms = target.clock().now_ms();

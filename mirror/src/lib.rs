@@ -31,4 +31,4 @@ pub mod status;
 mod supervisor;
 pub mod target;
 
-pub use runner::{Mirror, Sources};
+pub use runner::{Mirror, Sources, network_sources};

@@ -36,6 +36,8 @@ pub(crate) enum Ask {
         /// The flow.
         flow: String,
     },
+    /// The clusters that mirror from that daemon.
+    Downstream,
     /// Append a finished batch of the mirror's own to a partition led there.
     Append {
         /// The topic's name.
@@ -54,6 +56,7 @@ pub(crate) enum Answer {
     Watermarks(Vec<Watermark>),
     Report(DaemonReport),
     Finished(Vec<PromotedPosition>),
+    Downstream(Vec<String>),
     Appended,
     /// It could not; for a person to read.
     Refused(String),

@@ -9,7 +9,11 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tradewind_wire::flow::FlowSpec;
+use tradewind_client::{Client, ClientConfig, Transport};
+use tradewind_transport::Mesh;
+use tradewind_wire::clock::Clock;
+use tradewind_wire::flow::{FlowSource, FlowSpec};
+use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, PositionFacts, PositionStatus};
 use crate::flow::{self, Flow};
@@ -17,6 +21,8 @@ use crate::naming::Names;
 use crate::passes::{self, led_here};
 use crate::peers::{Answer, Ask, ask_all};
 use crate::source::Source;
+use crate::source::kafka::KafkaSource;
+use crate::source::mesh::MeshSource;
 use crate::source::track::Health;
 use crate::status::{
     DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, flow_status,
@@ -26,9 +32,37 @@ use crate::{failover, heartbeat};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a source has to answer one request.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Makes the source of a flow. Connects lazily: a source that is down is no error here.
 pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
+
+/// Sources as flows declare them: Tradewind clusters dialled from `mesh`, any Kafka over TCP.
+pub fn network_sources(mesh: Mesh, clock: Arc<dyn Clock>) -> Sources {
+    Arc::new(move |spec| {
+        let addresses = match &spec.source {
+            FlowSource::Mesh(addresses) | FlowSource::Kafka(addresses) => addresses.clone(),
+        };
+        let mut config = ClientConfig::new(addresses, clock.clone());
+        config.client_id = format!("tradewind-mirror-{}", spec.target_cluster);
+        config.connect_timeout = SOURCE_TIMEOUT / 2;
+        config.request_timeout = SOURCE_TIMEOUT;
+        match spec.source {
+            FlowSource::Kafka(_) => Arc::new(KafkaSource::new(Client::new(config))),
+            FlowSource::Mesh(_) => {
+                let cluster = spec.source_cluster.clone();
+                config.transport = Transport::Mesh {
+                    mesh: mesh.clone(),
+                    cluster: cluster.clone(),
+                    conversation: Conversation::Query,
+                    options: None,
+                };
+                Arc::new(MeshSource::new(Client::new(config), mesh.clone(), cluster))
+            }
+        }
+    })
+}
 
 /// The mirror of one daemon: all flows into its cluster, as far as they are this daemon's work.
 #[derive(Clone)]
@@ -178,6 +212,7 @@ impl Inner {
                 Ok(positions) => Answer::Finished(positions),
                 Err(reason) => Answer::Refused(reason),
             },
+            Ask::Downstream => Answer::Downstream(self.target.downstream_clusters()),
             Ask::Append { topic, partition } => {
                 match self.target.append_own(&topic, partition, batch).await {
                     Ok(()) => Answer::Appended,

@@ -11,12 +11,14 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tradewind_wire::flow::FlowSource;
 use tradewind_wire::ids::NodeId;
 
 use crate::discovery::{Action, Assigned, Matches, actions, assignments, matches};
 use crate::flow::{Flow, LOOK_TIMEOUT};
 use crate::formats::checkpoints_topic;
 use crate::source::fetch::{self, LinkContext};
+use crate::source::push;
 use crate::source::{SourceConfig, SourceTopics};
 use crate::target::{CommandError, Target};
 
@@ -162,13 +164,11 @@ fn start(flow: &Arc<Flow>, node: NodeId, cluster_id: &str, tasks: &TaskTracker) 
         board: flow.board.clone(),
         refresh: flow.refresh.clone(),
     };
-    tasks.spawn(fetch::run(
-        context,
-        node,
-        receiver,
-        cluster_id.to_owned(),
-        cancel.clone(),
-    ));
+    let (cluster_id, stop) = (cluster_id.to_owned(), cancel.clone());
+    match flow.spec.source {
+        FlowSource::Mesh(_) => tasks.spawn(push::run(context, node, receiver, cluster_id, stop)),
+        FlowSource::Kafka(_) => tasks.spawn(fetch::run(context, node, receiver, cluster_id, stop)),
+    };
     Link {
         assigned: sender,
         cancel,

@@ -134,6 +134,21 @@ pub(super) async fn prepare(context: &LinkContext, tracks: &mut Tracks) {
     find_ranges(context, tracks).await;
 }
 
+/// Begins the tracks that are to look at their logs.
+pub(super) fn prepare_local(context: &LinkContext, tracks: &mut Tracks) {
+    let now_ms = context.target.clock().now_ms();
+    if !tracks.values().any(|track| track.step(now_ms) == Step::Begin) {
+        return;
+    }
+    let view = context.target.view();
+    for track in tracks
+        .values_mut()
+        .filter(|track| track.step(now_ms) == Step::Begin)
+    {
+        begin(context, &view, track, now_ms);
+    }
+}
+
 fn begin(context: &LinkContext, view: &View, track: &mut Track, now_ms: i64) {
     let here = &track.here;
     let lineage = view
@@ -186,10 +201,15 @@ async fn find_ranges(context: &LinkContext, tracks: &mut Tracks) {
 }
 
 pub(super) fn publish(context: &LinkContext, tracks: &Tracks) {
-    let now_ms = context.target.clock().now_ms();
     for track in tracks.values() {
-        context.board.set_partition(track, now_ms);
+        publish_one(context, track);
     }
+}
+
+pub(super) fn publish_one(context: &LinkContext, track: &Track) {
+    context
+        .board
+        .set_partition(track, context.target.clock().now_ms());
 }
 
 fn wanted_reads(tracks: &Tracks, now_ms: i64) -> Vec<FetchFrom> {

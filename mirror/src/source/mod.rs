@@ -12,6 +12,8 @@
 pub mod batches;
 pub mod fetch;
 pub mod kafka;
+pub mod mesh;
+pub mod push;
 
 pub mod track;
 mod writer;
@@ -21,6 +23,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::mesh::{Follow, Push};
 
 /// A cluster that records and positions are copied from.
 #[async_trait]
@@ -53,6 +56,24 @@ pub trait Source: Send + Sync + 'static {
         partitions: Vec<FetchFrom>,
         wait_ms: i32,
     ) -> Result<Vec<(PartitionOf, Fetched)>, SourceError>;
+
+    /// Opens a stream on which `node` pushes what it leads. Only a Tradewind source does.
+    async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {
+        Err(SourceError::Refused {
+            what: "a mirror stream",
+            reason: format!("broker {node} only answers Fetch"),
+        })
+    }
+}
+
+/// One stream of the push protocol, from the reader's side.
+#[async_trait]
+pub trait PushStream: Send {
+    /// Sends a frame. After an error the stream is of no more use.
+    async fn send(&mut self, frame: Follow) -> Result<(), SourceError>;
+
+    /// The next frame. Cancel-safe. After an error the stream is of no more use.
+    async fn recv(&mut self) -> Result<Push, SourceError>;
 }
 
 /// A partition at the source.

@@ -111,6 +111,8 @@ pub struct Track {
     ends: Option<SourceEnds>,
     caught_up_ms: Option<i64>,
     trimmed: usize,
+    /// The push session that reads for this track, if one is open or asked for.
+    session: Option<u32>,
 }
 
 /// Records that the source no longer had when they were wanted.
@@ -152,6 +154,7 @@ impl Track {
             ends: None,
             caught_up_ms: None,
             trimmed: 0,
+            session: None,
         }
     }
 
@@ -212,6 +215,7 @@ impl Track {
 
     /// The source says where our last source epoch ends there.
     pub fn on_epoch_end(&mut self, answer: EpochEnd, now_ms: i64) {
+        self.session = None;
         let Some(last) = self.last_epoch else {
             self.phase = Phase::Begin;
             return;
@@ -244,6 +248,7 @@ impl Track {
     /// The source says where the partition stands, after a read out of range.
     pub fn on_range(&mut self, ends: SourceEnds, now_ms: i64) {
         self.ends = Some(ends);
+        self.session = None;
         if self.read_from < ends.start {
             // A mirror that begins on an old topic misses nothing that it ever promised.
             if self.end > 0 {
@@ -352,6 +357,7 @@ impl Track {
     pub fn on_write_failed(&mut self, error: &LogError, now_ms: i64) {
         match error {
             LogError::NotLeader | LogError::OtherEpoch { .. } | LogError::OtherEnd { .. } => {
+                self.session = None;
                 self.phase = Phase::Wait(now_ms + RETRY_MS / 5);
             }
             LogError::BadBatches(reason) => self.halt(Health::Failed, reason.clone(), now_ms),
@@ -365,6 +371,7 @@ impl Track {
     pub fn retry(&mut self, reason: String, now_ms: i64) {
         self.health = Health::Retrying;
         self.reason = Some(reason);
+        self.session = None;
         self.phase = Phase::Wait(now_ms + RETRY_MS);
     }
 
@@ -372,7 +379,41 @@ impl Track {
     pub fn halt(&mut self, health: Health, reason: String, now_ms: i64) {
         self.health = health;
         self.reason = Some(reason);
+        self.session = None;
         self.phase = Phase::Wait(now_ms + RECHECK_MS);
+    }
+
+    /// Push session `handle` was asked for: no other is until this track begins again.
+    pub fn on_session_started(&mut self, handle: u32) {
+        self.session = Some(handle);
+    }
+
+    /// The push session that is open or asked for. Frames of any other are not this track's any more.
+    pub fn session(&self) -> Option<u32> {
+        self.session
+    }
+
+    /// The source's leader has compared histories: the session's records follow ours.
+    pub fn on_match(&mut self) {
+        if matches!(self.phase, Phase::Check(_)) {
+            self.phase = Phase::Read;
+        }
+        self.health = Health::Active;
+        self.reason = None;
+    }
+
+    /// The source epoch to compare by when a push session starts; -1 if there is nothing to compare. Behind a gap there is
+    /// not: the source no longer knows where our last epoch ended.
+    pub fn session_epoch(&self) -> i32 {
+        match self.pending_gap {
+            Some(_) => -1,
+            None => self.last_epoch.unwrap_or(-1),
+        }
+    }
+
+    /// The next offset wanted from the source.
+    pub fn read_from(&self) -> i64 {
+        self.read_from
     }
 
     /// The source's metadata name this leader epoch now.

@@ -1,0 +1,170 @@
+//! A Tradewind source: facts in Kafka's protocol over `query` streams, records pushed over `mirror` streams.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tradewind_client::Client;
+use tradewind_transport::{Expect, FrameRx, FrameTx, Mesh, MeshConn};
+use tradewind_wire::ids::NodeId;
+use tradewind_wire::mesh::{Conversation, Follow, Hello, Push, Welcome};
+
+use super::kafka::KafkaSource;
+use super::{
+    Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, PushStream, Source, SourceConfig, SourceEnds,
+    SourceError, SourceTopics,
+};
+
+/// How long connecting to a source daemon, or its welcome, may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A source cluster on the mesh.
+pub struct MeshSource {
+    facts: KafkaSource,
+    client: Client,
+    mesh: Mesh,
+    cluster: String,
+    connections: Mutex<HashMap<String, MeshConn>>,
+}
+
+impl MeshSource {
+    /// The cluster `cluster`, asked with `client` (whose transport is the mesh's `query`) and dialled from `mesh`.
+    pub fn new(client: Client, mesh: Mesh, cluster: String) -> Self {
+        Self {
+            facts: KafkaSource::new(client.clone()),
+            client,
+            mesh,
+            cluster,
+            connections: Mutex::default(),
+        }
+    }
+
+    async fn connection(&self, node: NodeId) -> Result<MeshConn, String> {
+        let known = self.client.cached();
+        let broker = known
+            .brokers
+            .get(&node)
+            .ok_or_else(|| format!("daemon {node} is not known"))?;
+        let addr = broker.addr();
+        let kept = self
+            .connections
+            .lock()
+            .get(&addr)
+            .filter(|connection| !connection.is_closed())
+            .cloned();
+        if let Some(connection) = kept {
+            return Ok(connection);
+        }
+        let expect = Expect {
+            cluster: self.cluster.clone(),
+            node: Some(node),
+        };
+        let connection = self
+            .mesh
+            .connect(&addr, &expect)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut connections = self.connections.lock();
+        connections.retain(|_, connection| !connection.is_closed());
+        connections.insert(addr, connection.clone());
+        Ok(connection)
+    }
+
+    async fn open(&self, node: NodeId) -> Result<Stream, String> {
+        let connection = self.connection(node).await?;
+        let (mut tx, mut rx) = connection.open().await.map_err(|error| error.to_string())?;
+        let (cluster, own) = self.mesh.identity();
+        let hello = Hello::new(Conversation::Mirror, cluster, own);
+        tx.send(&[hello.encode()])
+            .await
+            .map_err(|error| error.to_string())?;
+        let answer = rx.recv().await.map_err(|error| error.to_string())?;
+        let answer = answer.ok_or_else(|| "the stream ended without a welcome".to_owned())?;
+        match Welcome::decode(answer).map_err(|error| error.to_string())? {
+            Welcome::Accepted { .. } => Ok(Stream {
+                tx,
+                rx,
+                _connection: connection,
+            }),
+            Welcome::Refused { reason } => Err(format!("refused: {reason}")),
+        }
+    }
+}
+
+/// A `mirror` stream that has been welcomed.
+struct Stream {
+    tx: FrameTx,
+    rx: FrameRx,
+    /// Stays open as long as its stream.
+    _connection: MeshConn,
+}
+
+#[async_trait]
+impl PushStream for Stream {
+    async fn send(&mut self, frame: Follow) -> Result<(), SourceError> {
+        self.tx.send(&[frame.encode()]).await.map_err(lost)
+    }
+
+    async fn recv(&mut self) -> Result<Push, SourceError> {
+        let frame: Option<Bytes> = self.rx.recv().await.map_err(lost)?;
+        let frame = frame.ok_or_else(|| lost("the daemon ended the stream"))?;
+        Push::decode(frame).map_err(lost)
+    }
+}
+
+fn lost(error: impl ToString) -> SourceError {
+    SourceError::Unreachable(error.to_string())
+}
+
+#[async_trait]
+impl Source for MeshSource {
+    async fn topics(&self) -> Result<SourceTopics, SourceError> {
+        self.facts.topics().await
+    }
+
+    async fn configs(&self, topics: &[String]) -> Result<BTreeMap<String, Vec<SourceConfig>>, SourceError> {
+        self.facts.configs(topics).await
+    }
+
+    async fn ends(
+        &self,
+        partitions: &[PartitionOf],
+    ) -> Result<BTreeMap<PartitionOf, SourceEnds>, SourceError> {
+        self.facts.ends(partitions).await
+    }
+
+    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
+        self.facts.epoch_end(partition, epoch).await
+    }
+
+    async fn groups(&self) -> Result<Vec<String>, SourceError> {
+        self.facts.groups().await
+    }
+
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+        self.facts.committed(groups).await
+    }
+
+    async fn fetch(
+        &self,
+        node: NodeId,
+        partitions: Vec<FetchFrom>,
+        wait_ms: i32,
+    ) -> Result<Vec<(PartitionOf, Fetched)>, SourceError> {
+        self.facts.fetch(node, partitions, wait_ms).await
+    }
+
+    async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, self.open(node)).await;
+        let opened = opened.unwrap_or_else(|_| Err("no answer in time".into()));
+        match opened {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(reason) => Err(SourceError::Unreachable(format!(
+                "daemon {node} of {}: {reason}",
+                self.cluster
+            ))),
+        }
+    }
+}
