@@ -364,7 +364,6 @@ impl Replicas {
             retention_bytes: number("retention.bytes", standard.retention_bytes),
             delete: text("cleanup.policy")
                 .is_none_or(|policy| policy.split(',').any(|word| word.trim() == "delete")),
-            flush_messages: number("flush.messages", standard.flush_messages),
             index_interval_bytes: size("index.interval.bytes", standard.index_interval_bytes),
             max_message_bytes: usize::try_from(number("max.message.bytes", -1))
                 .unwrap_or(standard.max_message_bytes),

@@ -187,7 +187,9 @@ impl Log {
             remember(state, batch, now_ms);
             state.end = header.next_offset();
         }
-        metrics::appended(batches.len(), batches.iter().map(Batch::size).sum());
+        let bytes = batches.iter().map(Batch::size).sum();
+        state.size += bytes as u64;
+        metrics::appended(batches.len(), bytes);
         self.publish(state);
         Ok(())
     }

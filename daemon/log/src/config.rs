@@ -16,8 +16,6 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// Whether `cleanup.policy` names `delete`. Without it only [`crate::Log::trim_to`] removes segments.
     pub delete: bool,
-    /// `flush.messages`: 1 means that an append counts only when flushed; `i64::MAX` leaves it to the operating system.
-    pub flush_messages: i64,
     /// `index.interval.bytes`: log bytes between two index entries.
     pub index_interval_bytes: u64,
     /// `max.message.bytes`: the largest batch a leader takes, header included.
@@ -37,7 +35,6 @@ impl Default for LogConfig {
             retention_ms: 7 * DAY_MS,
             retention_bytes: -1,
             delete: true,
-            flush_messages: 1,
             index_interval_bytes: 4096,
             max_message_bytes: 1_048_588,
             timestamp_type: TimestampType::Create,

@@ -6,9 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::files;
 use crate::log::Log;
-use crate::{epochs, metrics};
+use crate::{epochs, files};
 
 impl Log {
     /// Flushes everything appended so far and returns the flushed end. Blocks; one flush runs at a time. An error puts the
@@ -31,7 +30,6 @@ impl Log {
             let epochs = std::mem::take(&mut state.epochs_dirty).then(|| state.epochs.to_text());
             (state.end, files, epochs)
         };
-        let started = self.env.clock.monotonic();
         let synced = (|| {
             if let Some(text) = epochs {
                 files::replace(&epochs::path(&self.dir), text.as_bytes())?;
@@ -42,7 +40,6 @@ impl Log {
             self.fail("flushing", &error);
             return Err(error);
         }
-        metrics::flushed(self.env.clock.monotonic().saturating_sub(started));
         let mut state = self.lock();
         let durable = end.min(state.flush_cap).min(state.end);
         state.flushed = state.flushed.max(durable);

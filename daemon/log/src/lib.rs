@@ -11,7 +11,7 @@
 //!                          ├──> producers.rs, epochs.rs              what a log remembers besides its records
 //! read, offset_for_… ──> read.rs, times.rs ──> index.rs, scan.rs     how it is found again
 //! open ──> recovery.rs                                               how a torn tail is cut
-//! GroupCommit ──> Log::flush                                         how it becomes durable
+//! flush ──> flush.rs                                                   how it becomes durable
 //! DataDir, Checkpoints                                               the directory that holds all logs
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -24,10 +24,9 @@ mod epochs;
 mod error;
 mod files;
 mod flush;
-mod group_commit;
 mod index;
 mod log;
-mod metrics;
+pub mod metrics;
 mod producers;
 mod read;
 mod recovery;
@@ -48,9 +47,7 @@ pub use config::LogConfig;
 pub use datadir::{DataDir, DataDirError};
 pub use error::{AppendError, OpenError, ReadError, SequenceError, TruncateError};
 pub use files::FileCache;
-pub use group_commit::{GroupCommit, OnFlushed};
 pub use log::{Log, LogEnv, OpenHint};
-pub use metrics::METRICS;
 pub use producers::AbortedTransaction;
 pub use read::ReadSlice;
 pub use recovery::Recovered;

@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) start: i64,
     pub(crate) end: i64,
+    /// Bytes of all segments.
+    pub(crate) size: u64,
     pub(crate) flushed: i64,
     pub(crate) epochs: Epochs,
     /// Whether the epochs differ from their file.
@@ -111,6 +113,11 @@ impl State {
     pub(crate) fn active(&mut self) -> &mut Segment {
         let last = self.segments.len() - 1;
         &mut self.segments[last]
+    }
+
+    /// Adds up the segments' sizes again: after one came or went.
+    pub(crate) fn measure(&mut self) {
+        self.size = self.segments.iter().map(|s| s.size).sum();
     }
 
     /// The index of the segment that holds `offset`, or would: the last one whose base is at most `offset`.
@@ -274,8 +281,7 @@ impl Log {
         self.marks
             .epoch
             .store(state.epochs.last().unwrap_or(-1), Ordering::Release);
-        let size = state.segments.iter().map(|s| s.size).sum();
-        self.marks.size.store(size, Ordering::Release);
+        self.marks.size.store(state.size, Ordering::Release);
     }
 
     /// Puts the log out of service.

@@ -1,12 +1,12 @@
-//! The crate's metrics, all in one place: names, meaning, and the functions that move them.
+//! This crate's metrics: the one place where their names and kinds stand.
 #![allow(
     clippy::disallowed_macros,
     reason = "this is the file in which the crate's metrics are declared"
 )]
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 
-/// Names and help texts, for the exporter and the documentation.
+/// Every metric of this crate with its help text.
 pub const METRICS: &[(&str, &str)] = &[
     (
         "tradewind_log_appended_bytes_total",
@@ -19,10 +19,6 @@ pub const METRICS: &[(&str, &str)] = &[
     (
         "tradewind_log_read_bytes_total",
         "Bytes read from partition logs, by source: tail (memory) or file.",
-    ),
-    (
-        "tradewind_log_flush_seconds",
-        "How long one flush of one log took.",
     ),
     (
         "tradewind_log_failed_total",
@@ -66,10 +62,6 @@ pub(crate) fn read_from_tail(bytes: usize) {
 
 pub(crate) fn read_from_file(bytes: usize) {
     counter!("tradewind_log_read_bytes_total", "source" => "file").increment(bytes as u64);
-}
-
-pub(crate) fn flushed(took: std::time::Duration) {
-    histogram!("tradewind_log_flush_seconds").record(took.as_secs_f64());
 }
 
 pub(crate) fn failed() {

@@ -61,7 +61,12 @@ impl Log {
                 "recovered a log"
             );
         }
-        Ok((Self::assemble(dir.to_owned(), env.clone(), state), recovered))
+        let log = Self::assemble(dir.to_owned(), env.clone(), state);
+        if log.flushed_end() < log.end() {
+            // What was checked just now may only be in the page cache. A failure poisons the log, which then says so.
+            let _ = log.flush();
+        }
+        Ok((log, recovered))
     }
 }
 
@@ -88,6 +93,7 @@ impl<'a> Opening<'a> {
             start: 0,
             end: 0,
             flushed: 0,
+            size: 0,
             epochs_dirty: false,
             epochs: epochs.clone().unwrap_or_default(),
             producers: Producers::default(),
@@ -257,6 +263,7 @@ impl<'a> Opening<'a> {
         let end = self.state.active().next_offset;
         let first = self.state.segments.front().map_or(0, |s| s.base);
         self.state.end = end;
+        self.state.measure();
         self.state.start = self.hint.log_start.max(first).min(end);
         if end < self.flushed_before() {
             self.recovered.damaged = true;

@@ -57,7 +57,8 @@ impl TailCache {
         let mut used = self.used.fetch_add(cost, Ordering::Relaxed) + cost;
         let mut order = self.order.lock();
         order.push_back((Arc::clone(tail), sequence));
-        while used > self.limit {
+        // Entries of logs that dropped them by themselves cost nothing but their place in the order.
+        while used > self.limit || order.len() > self.limit / ENTRY_OVERHEAD {
             let Some((oldest, sequence)) = order.pop_front() else {
                 break;
             };

@@ -46,7 +46,7 @@ impl Log {
             });
         }
         self.cut(&mut state, |log, state| {
-            write_override(&log.dir, offset.min(state.flushed))?;
+            write_override(&log.dir, 0)?;
             while let Some(segment) = state.segments.pop_back() {
                 remove(&segment)?;
             }
@@ -137,10 +137,12 @@ impl Log {
                     .push_back(Segment::closed(&self.dir, state.start, 0, state.start));
                 state.end = state.start;
                 state.flushed = state.start;
+                state.measure();
                 self.publish(state);
             }
             return Err(TruncateError::Io(error));
         }
+        state.measure();
         state.epochs_dirty = true;
         state.flush_cap = state.flush_cap.min(state.end);
         self.publish(state);
@@ -149,7 +151,9 @@ impl Log {
 
     fn cut_end(&self, state: &mut State, offset: i64) -> io::Result<()> {
         if offset < state.flushed {
-            write_override(&self.dir, offset)?;
+            // The new end lies in this segment, at or below the offset; where exactly is not known yet.
+            let kept = state.segment_at(offset).map_or(0, |i| state.segments[i].base);
+            write_override(&self.dir, kept)?;
         }
         let interval = state.config.index_interval_bytes;
         // Later segments go first and for good: left over beside a shorter one they would look like a gap.
@@ -212,6 +216,7 @@ pub(crate) fn advance_start(state: &mut State, offset: i64) -> Vec<Segment> {
     }
     if !doomed.is_empty() {
         state.generation += 1;
+        state.measure();
         let gone = |path: &Path| doomed.iter().any(|s: &Segment| s.file.path() == path);
         state.unsynced.retain(|file| !gone(file.path()));
     }

@@ -38,6 +38,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let parts = [
         METRICS,
         tradewind_cluster::metrics::METRICS,
+        tradewind_log::metrics::METRICS,
         tradewind_broker::metrics::METRICS,
     ];
     for (name, help) in parts.into_iter().flatten() {

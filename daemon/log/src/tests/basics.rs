@@ -139,7 +139,7 @@ fn limits_and_epochs_are_kept() {
     ));
     log.set_config(LogConfig {
         max_message_bytes: 5_000,
-        ..bench.config.clone()
+        ..bench.config
     });
     let larger = log.append(batch(1, &"x".repeat(2_000)), 0);
     assert!(matches!(
