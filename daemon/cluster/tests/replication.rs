@@ -2,6 +2,8 @@
 //!
 //! What needs a process that dies is in the workspace's `tests/`.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::Path;
