@@ -31,7 +31,7 @@ async fn one_daemon_appends_commits_and_reads() {
     let cluster = nodes.start(1).await;
     cluster.join().await.unwrap();
     let topic = create(&cluster, "orders", 1).await;
-    let replica = leader_of(&[&cluster], topic).await;
+    let replica = leader_of(std::slice::from_ref(&cluster), topic).await;
     append(&replica, "one").await;
     append(&replica, "two").await;
     let fetched = replica
@@ -43,10 +43,11 @@ async fn one_daemon_appends_commits_and_reads() {
         fetched.bytes
     );
     cluster.stop().await;
+    drop((replica, cluster));
 
     let cluster = nodes.start(1).await;
     cluster.join().await.unwrap();
-    let replica = leader_of(&[&cluster], topic).await;
+    let replica = leader_of(std::slice::from_ref(&cluster), topic).await;
     assert_eq!(replica.log().end(), 2, "records outlive a clean stop");
     append(&replica, "three").await;
     cluster.stop().await;
@@ -56,19 +57,18 @@ async fn one_daemon_appends_commits_and_reads() {
 async fn three_daemons_replicate_and_hand_over() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = Nodes::new(dir.path(), 3);
-    let (one, two, three) = tokio::join!(nodes.start(1), nodes.start(2), nodes.start(3));
-    let (a, b, c) = tokio::join!(one.join(), two.join(), three.join());
-    for joined in [a, b, c] {
+    let started = tokio::join!(nodes.start(1), nodes.start(2), nodes.start(3));
+    let mut all = vec![started.0, started.1, started.2];
+    for joined in futures::future::join_all(all.iter().map(Cluster::join)).await {
         joined.unwrap();
     }
-    until("all three are active", || one.image().active().count() == 3).await;
-    let topic = create(&two, "orders", 3).await;
-    let all = [&one, &two, &three];
+    until("all three are active", || all[0].image().active().count() == 3).await;
+    let topic = create(&all[1], "orders", 3).await;
     let replica = leader_of(&all, topic).await;
     for i in 0..50 {
         append(&replica, &format!("record {i}")).await;
     }
-    for cluster in all {
+    for cluster in &all {
         until("every copy ends at 50", || {
             copy(cluster, topic).is_some_and(|copy| copy.log().end() == 50)
         })
@@ -81,10 +81,15 @@ async fn three_daemons_replicate_and_hand_over() {
         .await;
     }
 
-    let leader = one.image().partition(topic, 0).unwrap().leader.unwrap();
-    let (stopped, left): (Vec<&Cluster>, Vec<&Cluster>) =
-        all.into_iter().partition(|cluster| cluster.node_id() == leader);
-    stopped[0].stop().await;
+    let leader = all[0].image().partition(topic, 0).unwrap().leader.unwrap();
+    let stopped = all.remove(
+        all.iter()
+            .position(|cluster| cluster.node_id() == leader)
+            .unwrap(),
+    );
+    stopped.stop().await;
+    drop((replica, stopped));
+    let left = all;
     let replica = leader_of(&left, topic).await;
     append(&replica, "after the first leader").await;
     assert_eq!(replica.log().end(), 51);
@@ -148,6 +153,16 @@ impl Nodes {
             )
             .map_err(std::io::Error::other)
         });
+        // A port is free again only when the last clone of the endpoint before is gone.
+        let listen = self.seeds[&node].parse().unwrap();
+        let began = tokio::time::Instant::now();
+        let mesh = loop {
+            match Mesh::bind(listen, Arc::clone(&tls), options()) {
+                Ok(mesh) => break mesh,
+                Err(error) => assert!(began.elapsed() < DEADLINE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
         let cluster = Cluster::start(ClusterOptions {
             cluster_name: "east".to_owned(),
             node,
@@ -155,7 +170,7 @@ impl Nodes {
             meta_dir: data.clone(),
             data_dir,
             seeds: self.seeds.clone(),
-            mesh: Mesh::bind(self.seeds[&node].parse().unwrap(), tls, options()).unwrap(),
+            mesh,
             control_mesh,
             mesh_addr: self.seeds[&node].clone(),
             listeners: Vec::new(),
@@ -193,7 +208,7 @@ fn copy(cluster: &Cluster, topic: TopicId) -> Option<Arc<Replica>> {
     cluster.replica(topic, 0)
 }
 
-async fn leader_of(clusters: &[&Cluster], topic: TopicId) -> Arc<Replica> {
+async fn leader_of(clusters: &[Cluster], topic: TopicId) -> Arc<Replica> {
     let find = || {
         clusters
             .iter()
