@@ -631,7 +631,7 @@ mod tests {
                 handle: 2,
                 prev_end: 9,
                 mark: marks(),
-                batches: batches.clone(),
+                batches,
             },
             Push::Watermark {
                 handle: 2,
