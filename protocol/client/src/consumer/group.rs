@@ -88,6 +88,8 @@ pub struct GroupConsumer {
     /// For heartbeats, which must not wait behind them.
     beat_lane: Lane,
     fetch_lane: Lane,
+    /// The id that the coordinator gave; empty before the first join.
+    member_id: String,
     membership: Membership,
     heartbeats: Option<Heartbeats>,
     /// The next offset to fetch, by partition.
@@ -120,6 +122,7 @@ impl GroupConsumer {
             fetch_lane: client.own_lane(),
             client,
             config,
+            member_id: String::new(),
             membership: Membership::default(),
             heartbeats: None,
             positions: BTreeMap::new(),
@@ -188,15 +191,11 @@ impl GroupConsumer {
         &mut self,
         offsets: &BTreeMap<TopicPartition, OffsetToCommit>,
     ) -> Result<(), ConsumeError> {
-        let Membership {
-            member_id,
-            generation,
-            ..
-        } = &self.membership;
         let instance = self.config.instance_id.as_deref();
+        let generation = self.membership.generation;
         let committed = self
             .client
-            .commit_as(&self.config.group, member_id, instance, *generation, offsets)
+            .commit_as(&self.config.group, &self.member_id, instance, generation, offsets)
             .await;
         self.committed_at = self.client.clock().monotonic();
         if let Err(error) = &committed
@@ -225,8 +224,7 @@ impl GroupConsumer {
                 self.commit().await?;
             }
             self.heartbeats = None;
-            let member_id = &self.membership.member_id;
-            member::leave(&self.client, self.beat_lane, &self.config, member_id).await?;
+            member::leave(&self.client, self.beat_lane, &self.config, &self.member_id).await?;
             Ok(())
         };
         let timed_out = || ClientError::TimedOut {
@@ -250,7 +248,7 @@ impl GroupConsumer {
                     tracing::debug!(group = %self.config.group, %error, "no commit before a rebalance");
                 }
             }
-            Some(Some(Signal::Expelled)) => self.membership.member_id.clear(),
+            Some(Some(Signal::Expelled)) => self.member_id.clear(),
             Some(Some(Signal::Fatal(code))) => {
                 return Err(MemberError::Refused {
                     group: self.config.group.clone(),
@@ -265,15 +263,16 @@ impl GroupConsumer {
         self.ready.clear();
         self.uncommitted.clear();
         self.positions.clear();
-        let member_id = std::mem::take(&mut self.membership.member_id);
-        self.membership = member::join(&self.client, self.join_lane, &self.config, member_id).await?;
+        self.membership =
+            member::join(&self.client, self.join_lane, &self.config, &mut self.member_id).await?;
         self.positions = find_positions(&self.client, &self.config, &self.membership.partitions).await?;
         let (client, config) = (self.client.clone(), self.config.clone());
         self.heartbeats = Some(Heartbeats::start(
             client,
             self.beat_lane,
             config,
-            &self.membership,
+            &self.member_id,
+            self.membership.generation,
         ));
         tracing::debug!(
             group = %self.config.group,

@@ -11,7 +11,6 @@ use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::HeartbeatRequest;
 
 use super::group::GroupConfig;
-use super::member::Membership;
 use crate::client::Client;
 use crate::net::pool::Lane;
 
@@ -40,13 +39,19 @@ struct State {
 }
 
 impl Heartbeats {
-    pub(super) fn start(client: Client, lane: Lane, config: GroupConfig, membership: &Membership) -> Self {
+    pub(super) fn start(
+        client: Client,
+        lane: Lane,
+        config: GroupConfig,
+        member_id: &str,
+        generation: i32,
+    ) -> Self {
         let state = Arc::new(State::default());
         let ended = CancellationToken::new();
         let beat = HeartbeatRequest {
             group_id: (&config.group).into(),
-            generation_id: membership.generation,
-            member_id: (&membership.member_id).into(),
+            generation_id: generation,
+            member_id: member_id.into(),
             group_instance_id: config.instance_id.as_ref().map(Into::into),
         };
         let work = run(client, lane, config, beat, state.clone());

@@ -76,28 +76,28 @@ pub enum MemberError {
 /// What a member has become by joining.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Membership {
-    pub(super) member_id: String,
     pub(super) generation: i32,
     pub(super) partitions: Vec<TopicPartition>,
     /// For the leader: partition counts it has shared out, to notice when they change.
     pub(super) shared_out: Option<BTreeMap<String, i32>>,
 }
 
-/// Joins until a generation stands. `member_id` is the id of an earlier generation, or empty.
+/// Joins until a generation stands. `member_id` is the id of an earlier generation, or empty; it holds the newest one
+/// also if this is dropped half-way, so that the next try does not leave a stranger behind.
 pub(super) async fn join(
     client: &Client,
     lane: Lane,
     config: &GroupConfig,
-    mut member_id: String,
+    member_id: &mut String,
 ) -> Result<Membership, MemberError> {
     let group = &config.group;
     for _ in 0..MAX_JOINS {
-        let joined = join_once(client, lane, config, &member_id).await?;
+        let joined = join_once(client, lane, config, member_id).await?;
         match ErrorCode::from_code(joined.error_code) {
             ErrorCode::None => {}
             // KIP-394: the first join only gives an id.
             ErrorCode::MemberIdRequired => {
-                member_id = joined.member_id.to_string();
+                *member_id = joined.member_id.to_string();
                 continue;
             }
             ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => {
@@ -112,7 +112,7 @@ pub(super) async fn join(
                 });
             }
         }
-        member_id = joined.member_id.to_string();
+        *member_id = joined.member_id.to_string();
         let (assignments, shared_out) = if joined.leader == joined.member_id && !joined.skip_assignment {
             share_out(client, config, &joined).await?
         } else {
@@ -122,7 +122,6 @@ pub(super) async fn join(
             Ok(partitions) => {
                 let generation = joined.generation_id;
                 return Ok(Membership {
-                    member_id,
                     generation,
                     partitions,
                     shared_out,

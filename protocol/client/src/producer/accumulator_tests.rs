@@ -73,9 +73,29 @@ fn a_batch_lingers_and_is_then_sent_once() {
     assert!(after.sends.is_empty() && after.wake_at.is_none() && !after.idle);
 }
 
+/// Gets a first batch of the partition acknowledged.
+fn establish(accumulator: &mut Accumulator, topic: &str, partition: i32) {
+    append(accumulator, topic, partition, 1);
+    accumulator.start_flush();
+    let number = round(accumulator, NOW).sends[0].1[0].number;
+    let fate = Fate::Taken {
+        base_offset: 0,
+        append_time: None,
+    };
+    let answer = Answer {
+        topic: topic.into(),
+        partition,
+        number,
+        fate,
+    };
+    accumulator.answer(&answer, |_| NOW);
+    assert!(round(accumulator, NOW).idle);
+}
+
 #[test]
 fn full_batches_do_not_linger_and_a_request_takes_one_batch_of_each_partition() {
     let mut accumulator = accumulator();
+    establish(&mut accumulator, "t", 0);
     append(&mut accumulator, "t", 0, 20);
     append(&mut accumulator, "u", 1, 9);
     // Eight records fill a batch here; what is left of both partitions lingers.

@@ -5,7 +5,9 @@
 //! - after a failure nothing more is sent until everything in flight has been answered; then the rest goes again, in order;
 //! - a sequence number the broker refuses while an earlier batch is open is only that batch's consequence, and is tried
 //!   again behind it. With nothing earlier open it means that the batch was not taken: the partition then starts over
-//!   under a fresh producer id.
+//!   under a fresh producer id;
+//! - until a producer id's first batch has been taken, only one is in flight: a broker that has not seen the id takes any
+//!   sequence number, so it could refuse the first batch (a leader that is not ready) and take the second.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -69,6 +71,8 @@ pub(crate) struct PartitionQueue<T> {
     /// The last identity that was given up: never taken again.
     burned: Option<ProducerId>,
     next_sequence: i32,
+    /// Whether a batch has been taken under `identity`.
+    established: bool,
     /// In order; those that have a sequence number come first.
     waiting: VecDeque<Sealed<T>>,
     /// In the order sent.
@@ -98,6 +102,7 @@ impl<T> PartitionQueue<T> {
             identity: None,
             burned: None,
             next_sequence: 0,
+            established: false,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             draining: false,
@@ -129,12 +134,13 @@ impl<T> PartitionQueue<T> {
 
     /// The next batch to send, marked as in flight: its number here, and its bytes.
     pub(crate) fn take(&mut self, now: Duration, max_in_flight: usize) -> Option<(u64, bytes::Bytes)> {
-        let held = self.draining && !self.in_flight.is_empty();
-        if held || now < self.not_before || self.in_flight.len() >= max_in_flight || self.needs_identity() {
+        let alone = self.draining || self.idempotent && !self.established;
+        let room = if alone { 1 } else { max_in_flight };
+        if now < self.not_before || self.in_flight.len() >= room || self.needs_identity() {
             return None;
         }
-        self.draining = false;
         let mut batch = self.waiting.pop_front()?;
+        self.draining = false;
         if let Some(identity) = self.identity {
             let sequence = match batch.sequence {
                 Some(sequence) => sequence,
@@ -160,7 +166,10 @@ impl<T> PartitionQueue<T> {
         let first = at == 0 && self.waiting.front().is_none_or(|waiting| waiting.number > number);
         let batch = self.in_flight.remove(at)?;
         let settled = match verdict {
-            Verdict::Taken => Some(batch),
+            Verdict::Taken => {
+                self.established = true;
+                Some(batch)
+            }
             Verdict::Retry => self.again(batch, retry_at),
             Verdict::SequenceRefused => {
                 if first {
@@ -237,6 +246,7 @@ impl<T> PartitionQueue<T> {
         match self.renumber.take() {
             Some(Renumber::FreshId) => {
                 self.burned = self.identity.take();
+                self.established = false;
                 self.next_sequence = 0;
             }
             Some(Renumber::From(sequence)) => {
@@ -274,6 +284,7 @@ mod tests {
     fn queue(batches: &[(&'static str, usize)]) -> PartitionQueue<&'static str> {
         let mut queue = PartitionQueue::new(true);
         queue.set_identity(ProducerId { id: 7, epoch: 0 });
+        queue.established = true;
         for (name, records) in batches {
             queue.push(sealed(name, *records));
         }
@@ -346,7 +357,9 @@ mod tests {
         queue.set_identity(ProducerId { id: 7, epoch: 0 });
         assert!(send(&mut queue).is_empty(), "the old id is burned");
         queue.set_identity(ProducerId { id: 8, epoch: 0 });
-        assert_eq!(send(&mut queue), [(1, 8, 0), (2, 8, 1)]);
+        assert_eq!(send(&mut queue), [(1, 8, 0)]);
+        queue.answer(1, Verdict::Taken, NOW);
+        assert_eq!(send(&mut queue), [(2, 8, 1)]);
     }
 
     #[test]
@@ -363,8 +376,7 @@ mod tests {
 
     #[test]
     fn what_expires_keeps_the_numbers_of_the_rest() {
-        let mut queue = PartitionQueue::new(true);
-        queue.set_identity(ProducerId { id: 7, epoch: 0 });
+        let mut queue = queue(&[]);
         let mut first = sealed("a", 3);
         first.deadline = NOW + Duration::from_secs(1);
         queue.push(first);
@@ -382,6 +394,17 @@ mod tests {
         queue.answer(2, Verdict::SequenceRefused, NOW);
         queue.set_identity(ProducerId { id: 9, epoch: 0 });
         assert_eq!(send(&mut queue), [(2, 9, 0)]);
+    }
+
+    #[test]
+    fn the_first_batch_under_an_id_goes_alone() {
+        let mut queue = queue(&[("a", 1), ("b", 1), ("c", 1)]);
+        queue.established = false;
+        assert_eq!(send(&mut queue), [(1, 7, 0)]);
+        queue.answer(1, Verdict::Retry, NOW);
+        assert_eq!(send(&mut queue), [(1, 7, 0)]);
+        queue.answer(1, Verdict::Taken, NOW);
+        assert_eq!(send(&mut queue), [(2, 7, 1), (3, 7, 2)]);
     }
 
     #[test]
