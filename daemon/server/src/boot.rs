@@ -19,12 +19,14 @@ use tradewind_cluster::image::Endpoint;
 use tradewind_cluster::metadata::Timing;
 use tradewind_cluster::{Cluster, ClusterError, ClusterOptions};
 use tradewind_log::DataDir;
+use tradewind_mirror::Mirror;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, TransportOptions, tcp};
 use tradewind_wire::clock::Rng;
 
 use crate::clock::{SystemClock, SystemRng};
 use crate::config::Settings;
 use crate::connection::{Budget, Limits};
+use crate::flows;
 use crate::http::{self, Facts};
 use crate::listener::{self, Room};
 use crate::metrics;
@@ -79,10 +81,11 @@ async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
     );
 
     let starting = async {
+        let mesh = ports.mesh.clone();
         let options = cluster_options(&settings, data_dir, ports.mesh, ports.control, &ports.kafka);
         let cluster = Cluster::start(options).await.map_err(cluster_failed)?;
         facts.cluster(cluster.clone());
-        Daemon::start(&settings, cluster, ports.kafka, &facts).await
+        Daemon::start(&settings, cluster, mesh, ports.kafka, &facts).await
     };
     let daemon = tokio::select! {
         daemon = starting => daemon?,
@@ -256,6 +259,7 @@ fn cluster_failed(error: ClusterError) -> BootError {
 /// A daemon that serves.
 struct Daemon {
     cluster: Cluster,
+    mirror: Mirror,
     connections: Room,
     /// What works beside the connections; ends with [`Self::background_stop`].
     background: TaskTracker,
@@ -267,6 +271,7 @@ impl Daemon {
     async fn start(
         settings: &Settings,
         cluster: Cluster,
+        mesh: Mesh,
         listeners: Vec<(TcpListener, Endpoint)>,
         facts: &Facts,
     ) -> Result<Self, BootError> {
@@ -294,10 +299,18 @@ impl Daemon {
                 requests,
             ));
         }
+        let mirror = flows::start(&broker, mesh);
+        facts.mirror(mirror.clone());
+        background.spawn(flows::declare(
+            cluster.clone(),
+            settings.flows.clone(),
+            background_stop.clone(),
+        ));
         facts.serving();
         tracing::info!("serving");
         Ok(Self {
             cluster,
+            mirror,
             connections,
             background,
             background_stop,
@@ -321,6 +334,7 @@ impl Daemon {
             self.connections.drain.cancel();
             self.connections.tasks.close();
             let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.connections.tasks.wait()).await;
+            let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.mirror.stop()).await;
             self.background_stop.cancel();
             self.background.close();
             let _ = tokio::time::timeout(CONNECTIONS_DRAIN, self.background.wait()).await;

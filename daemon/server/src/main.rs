@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod connection;
 mod demo;
+mod flows;
 mod http;
 mod listener;
 mod logging;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tradewind_broker::Broker;
 use tradewind_broker::groups::{
     Coordinator, GroupError as CoordinatorError, MirroredCommit, MirroredFrom, MirroredStatus,
 };
@@ -25,7 +26,7 @@ use tradewind_mirror::target::{
     LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView,
     StoredPosition, Target, TopicView, View,
 };
-use tradewind_wire::batch;
+use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::ids::{NodeId, TopicId};
 
@@ -35,35 +36,44 @@ pub(crate) const MIRROR_CALL: &str = "mirror";
 /// This daemon's cluster, as its mirror sees it.
 pub(crate) struct OwnCluster {
     cluster: Cluster,
-    coordinator: Coordinator,
-    replication_factor: i16,
+    broker: Broker,
     /// The last picture and the image it was made of.
     view: Mutex<Option<(Arc<Image>, Arc<View>)>>,
 }
 
 impl OwnCluster {
-    /// `replication_factor` is the cluster's default, lowered to the number of daemons where there are fewer.
-    pub(crate) fn new(cluster: Cluster, coordinator: Coordinator, replication_factor: i16) -> Self {
+    /// The cluster of this broker.
+    pub(crate) fn new(broker: Broker) -> Self {
         Self {
-            cluster,
-            coordinator,
-            replication_factor,
+            cluster: broker.cluster().clone(),
+            broker,
             view: Mutex::new(None),
         }
+    }
+
+    fn coordinator(&self) -> &Coordinator {
+        self.broker.coordinator()
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, CommandError> {
         self.cluster
             .propose(command, PROPOSE_TIMEOUT)
             .await
-            .map_err(|error| match error {
-                ProposeError::Refused(refusal) => refused(refusal),
-                _ => CommandError::Unavailable,
-            })
+            .map_err(proposed)
     }
 
     fn replica(&self, topic: TopicId, partition: i32) -> Result<Arc<Replica>, LogError> {
         self.cluster.replica(topic, partition).ok_or(LogError::NotLeader)
+    }
+
+    fn new_topic(&self, name: &str, partitions: i32) -> CreateTopic {
+        let id = TopicId::random(self.cluster.rng().as_ref());
+        CreateTopic::new(
+            name,
+            id,
+            partitions,
+            self.broker.config().default_replication_factor,
+        )
     }
 
     fn is_bound(&self, name: &str, binding: &MirrorBinding) -> bool {
@@ -74,14 +84,6 @@ impl OwnCluster {
                 && mirror.source_topic == binding.source_topic
                 && mirror.source_topic_id == binding.source_topic_id
         })
-    }
-
-    fn create(&self, name: &str, partitions: i32, configs: BTreeMap<String, String>) -> CreateTopic {
-        let id = TopicId::random(self.cluster.rng().as_ref());
-        CreateTopic {
-            configs,
-            ..CreateTopic::new(name, id, partitions, self.replication_factor)
-        }
     }
 }
 
@@ -127,7 +129,8 @@ impl Target for OwnCluster {
         if self.is_bound(&topic.name, &topic.binding) {
             return Ok(());
         }
-        let mut create = self.create(&topic.name, topic.partitions, topic.configs);
+        let mut create = self.new_topic(&topic.name, topic.partitions);
+        create.configs = topic.configs;
         create.mirror = Some(command::MirrorBinding {
             flow: topic.binding.flow.clone(),
             source_topic: topic.binding.source_topic.clone(),
@@ -148,10 +151,9 @@ impl Target for OwnCluster {
         if self.cluster.image().topic(name).is_some() {
             return Ok(());
         }
-        match self
-            .propose(Command::CreateTopic(self.create(name, partitions, configs)))
-            .await
-        {
+        let mut create = self.new_topic(name, partitions);
+        create.configs = configs;
+        match self.propose(Command::CreateTopic(create)).await {
             Err(CommandError::Conflict(_)) => Ok(()),
             result => result.map(drop),
         }
@@ -283,15 +285,12 @@ impl Target for OwnCluster {
             .topic(topic)
             .ok_or_else(|| LogError::Unusable(format!("no topic {topic}")))?;
         let replica = self.replica(topic.id, partition)?;
-        for batch in batch::split(batch) {
-            let batch = batch.map_err(|error| LogError::BadBatches(error.to_string()))?;
-            replica.append(batch, 1).map_err(log_error)?;
-        }
-        Ok(())
+        let batch = Batch::parse(batch).map_err(|error| LogError::BadBatches(error.to_string()))?;
+        replica.append(batch, 1).map(drop).map_err(log_error)
     }
 
     fn coordinates(&self, group: &str) -> bool {
-        self.coordinator.coordinates(group).is_ok()
+        self.coordinator().coordinates(group).is_ok()
     }
 
     async fn group_positions(&self, group: &str) -> Result<Vec<StoredPosition>, GroupError> {
@@ -310,11 +309,11 @@ impl Target for OwnCluster {
             });
             stored.collect()
         };
-        self.coordinator.positions(group, read).map_err(group_error)
+        self.coordinator().positions(group, read).map_err(group_error)
     }
 
     async fn mirrored_groups(&self, flow: &str) -> Vec<String> {
-        self.coordinator.mirrored_groups(flow)
+        self.coordinator().mirrored_groups(flow)
     }
 
     async fn mirrored_commit(
@@ -335,7 +334,7 @@ impl Target for OwnCluster {
         };
         let commits = positions.into_iter().map(commit).collect();
         let statuses = self
-            .coordinator
+            .coordinator()
             .mirrored_commit(group, commits)
             .await
             .map_err(group_error)?;
@@ -416,6 +415,13 @@ fn flow_view(flow: &image::Flow) -> FlowView {
             image::FlowState::FailingOver => FlowState::FailingOver,
             image::FlowState::Promoted => FlowState::Promoted,
         },
+    }
+}
+
+fn proposed(error: ProposeError) -> CommandError {
+    match error {
+        ProposeError::Refused(refusal) => refused(refusal),
+        _ => CommandError::Unavailable,
     }
 }
 

@@ -1,0 +1,99 @@
+//! The flows into this cluster: declares what the configuration says, and runs the mirror that carries them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tradewind_broker::Broker;
+use tradewind_client::{Client, ClientConfig, Transport};
+use tradewind_cluster::Cluster;
+use tradewind_cluster::command::Command;
+use tradewind_cluster::metadata::ProposeError;
+use tradewind_mirror::source::Source;
+use tradewind_mirror::source::kafka::KafkaSource;
+use tradewind_mirror::{Mirror, Sources};
+use tradewind_transport::Mesh;
+use tradewind_wire::flow::{FlowSource, FlowSpec};
+use tradewind_wire::mesh::Conversation;
+
+use crate::target::{MIRROR_CALL, OwnCluster};
+
+/// Starts this daemon's mirror; other clusters are dialled from `mesh`.
+pub(crate) fn start(broker: &Broker, mesh: Mesh) -> Mirror {
+    let cluster = broker.cluster();
+    let target = OwnCluster::new(broker.clone());
+    let mirror = Mirror::start(Arc::new(target), sources(cluster.clone(), mesh));
+    let answering = mirror.clone();
+    let answer = move |request| {
+        let mirror = answering.clone();
+        async move { Ok(mirror.answer(request).await) }.boxed()
+    };
+    cluster.register_call(MIRROR_CALL, Arc::new(answer));
+    mirror
+}
+
+/// Has the cluster agree on the flows of this daemon's configuration; tries until it has, or until `stop`. Flows that
+/// are agreed on and not in the file stay: another daemon's file may name them.
+pub(crate) async fn declare(cluster: Cluster, flows: Vec<FlowSpec>, stop: CancellationToken) {
+    for spec in flows {
+        let name = spec.name();
+        let declaring = async {
+            while cluster
+                .image()
+                .flows
+                .get(&name)
+                .is_none_or(|flow| flow.spec != spec)
+            {
+                let command = Command::DeclareFlow { spec: spec.clone() };
+                match cluster.propose(command, DECLARE_TIMEOUT).await {
+                    Ok(_) => tracing::info!(flow = name, "declared"),
+                    Err(ProposeError::Refused(refusal)) => {
+                        tracing::error!(flow = name, %refusal, "the cluster refuses the flow of this configuration");
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(flow = name, %error, "cannot declare the flow yet");
+                        tokio::time::sleep(DECLARE_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = declaring => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn sources(cluster: Cluster, mesh: Mesh) -> Sources {
+    Arc::new(move |spec: &FlowSpec| {
+        let (bootstrap, transport) = match &spec.source {
+            FlowSource::Mesh(addresses) => {
+                let transport = Transport::Mesh {
+                    mesh: mesh.clone(),
+                    cluster: spec.source_cluster.clone(),
+                    conversation: Conversation::Query,
+                    options: None,
+                };
+                (addresses.clone(), transport)
+            }
+            FlowSource::Kafka(addresses) => (addresses.clone(), Transport::Tcp),
+        };
+        let mut config = ClientConfig::new(bootstrap, Arc::clone(cluster.clock()));
+        config.client_id = format!(
+            "tradewind-mirror-{}-{}",
+            cluster.cluster_name(),
+            cluster.node_id()
+        );
+        config.request_timeout = SOURCE_TIMEOUT;
+        config.transport = transport;
+        config.rng = Arc::clone(cluster.rng());
+        Arc::new(KafkaSource::new(Client::new(config))) as Arc<dyn Source>
+    })
+}
+
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
+const DECLARE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a source may take over one answer.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
