@@ -25,9 +25,9 @@ impl<'a> Rules<'a> {
         self.image.is_active(node) && !partition.suspect.contains(&node) && !partition.failed.contains(&node)
     }
 
-    /// How many members the in-sync set needs for the high watermark to move under `leader`.
-    fn min_isr(&self, partition: &Partition, leader: Option<NodeId>) -> usize {
-        self.image.min_isr(self.topic, partition, leader)
+    /// How many members the in-sync set needs for the high watermark to move under the present leader.
+    fn min_isr(&self, partition: &Partition) -> usize {
+        self.image.min_isr(self.topic, partition, partition.leader)
     }
 
     fn unclean_allowed(&self, node: NodeId) -> bool {
@@ -58,8 +58,8 @@ pub(crate) fn settle(before: &Partition, next: &mut Partition, rules: &Rules<'_>
         next.leader = None;
         elect(next, rules, cause == Cause::UncleanByChoice);
     }
-    let leader = next.leader.or(before.leader);
-    if next.isr.len() >= rules.min_isr(next, leader) {
+    // Without a leader the watermark stands, whatever the size of the set.
+    if next.leader.is_some() && next.isr.len() >= rules.min_isr(next) {
         next.eligible.clear();
     }
     if next.leader != before.leader || cause == Cause::LeaderRegistered {
@@ -78,7 +78,7 @@ pub(crate) fn leave(partition: &mut Partition, node: NodeId, trusted: bool, rule
         return;
     }
     partition.isr.retain(|&member| member != node);
-    let below = partition.isr.len() < rules.min_isr(partition, partition.leader);
+    let below = partition.leader.is_none() || partition.isr.len() < rules.min_isr(partition);
     if below && trusted && !partition.suspect.contains(&node) {
         insert(&mut partition.eligible, node);
     }

@@ -411,6 +411,16 @@ impl Core {
         }
         self.group.set_incarnations(&own).map_err(storage)?;
         self.contact.lock().incarnation = Some(registration.incarnation);
+        // The first thing in a new cluster's image is its name.
+        let named = self
+            .images
+            .clone()
+            .wait_for(|image| image.cluster_id.is_some())
+            .await
+            .is_ok();
+        if !named {
+            return Err(RegisterError::Stopped);
+        }
         loop {
             let registered = self
                 .image()

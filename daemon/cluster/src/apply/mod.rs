@@ -10,6 +10,11 @@ mod flows;
 mod partitions;
 mod topics;
 
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;
+
 pub use topics::{MAX_TOPIC_NAME, validate_name};
 
 use std::sync::Arc;
