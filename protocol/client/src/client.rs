@@ -1,5 +1,6 @@
 //! [`Client`]: requests to the right broker, with deadlines and retries.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -75,26 +76,7 @@ impl Client {
 
     /// Sends one request to whichever broker answers.
     pub async fn any<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
-        let limit = self.inner.config.request_timeout;
-        let mut tried = Vec::new();
-        let work = async {
-            for to in self.candidates() {
-                match self
-                    .exchange::<_, R>(&to, Lane::Short, limit, ANY_VERSION, |_| request)
-                    .await
-                {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) if error.is_retriable() => tried.push(error.to_string()),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(ClientError::NoBroker {
-                tried: std::mem::take(&mut tried),
-            })
-        };
-        timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(timed_out::<R>("any broker", limit)))
+        self.any_built::<_, R>(|_| request).await
     }
 
     /// What is known of the cluster now, without asking.
@@ -208,6 +190,33 @@ impl Client {
         self.exchange(&to, lane, limit, cap, build).await
     }
 
+    /// Sends the request that `build` makes for the version in common to whichever broker answers.
+    async fn any_built<Q, R: Request>(&self, build: impl Fn(i16) -> Q) -> Result<R::Response, ClientError>
+    where
+        Q: Borrow<R>,
+    {
+        let limit = self.inner.config.request_timeout;
+        let mut tried = Vec::new();
+        let work = async {
+            for to in self.candidates() {
+                match self
+                    .exchange::<Q, R>(&to, Lane::Short, limit, ANY_VERSION, &build)
+                    .await
+                {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if error.is_retriable() => tried.push(error.to_string()),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(ClientError::NoBroker {
+                tried: std::mem::take(&mut tried),
+            })
+        };
+        timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(timed_out::<R>("any broker", limit)))
+    }
+
     /// A connection to broker `node`, and the version of `R` to use on it.
     pub(crate) async fn connection_to<R: Request>(
         &self,
@@ -288,7 +297,7 @@ impl Client {
     /// Asks for `topics` (`None`: all) and works the answer in. Callers that come while one is asking wait for their turn.
     async fn refresh(&self, topics: Option<&[&str]>) -> Result<Arc<ClusterMetadata>, ClientError> {
         let _turn = self.inner.refreshing.lock().await;
-        let request = MetadataRequest {
+        let build = |version| MetadataRequest {
             topics: topics.map(|topics| {
                 let asked = topics.iter();
                 asked
@@ -298,10 +307,11 @@ impl Client {
                     })
                     .collect()
             }),
-            allow_auto_topic_creation: self.inner.config.auto_create_topics,
+            // Before version 4 the broker alone decided.
+            allow_auto_topic_creation: self.inner.config.auto_create_topics || version < 4,
             ..Default::default()
         };
-        let answer = self.any(&request).await?;
+        let answer = self.any_built::<MetadataRequest, MetadataRequest>(build).await?;
         if answer.error_code != 0 {
             let code = ErrorCode::from_code(answer.error_code);
             return Err(ClientError::broker("metadata", code, None));
@@ -373,7 +383,7 @@ impl Client {
         build: impl FnOnce(i16) -> Q,
     ) -> Result<R::Response, ClientError>
     where
-        Q: std::borrow::Borrow<R>,
+        Q: Borrow<R>,
     {
         let mut used: Option<Arc<Connection>> = None;
         let work = async {
