@@ -173,7 +173,7 @@ impl Shard {
         for id in &ids {
             self.reschedule(&mut state, id);
         }
-        tracing::info!(
+        tracing::debug!(
             partition = self.partition,
             epoch = self.epoch,
             groups = ids.len(),
