@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tradewind_wire::flow::{FlowSource, FlowSpec};
+use tradewind_wire::flow::FlowSpec;
 
 use crate::board::{Board, Observation, Observed};
 use crate::discovery::{Matches, matches};
@@ -32,19 +32,13 @@ pub(crate) struct Flow {
     pub(crate) board: Arc<Board>,
     /// Woken when the source's metadata should be asked for again at once.
     pub(crate) refresh: Arc<Notify>,
+    /// How often a source is asked for what it does not push.
+    pub(crate) interval: Duration,
     /// One pass over the groups at a time.
     pub(crate) pass: Mutex<Pass>,
 }
 
 impl Flow {
-    /// How often a source is asked for what it does not push.
-    pub(crate) fn interval(&self) -> Duration {
-        match self.spec.source {
-            FlowSource::Mesh(_) => Duration::from_secs(1),
-            FlowSource::Kafka(_) => Duration::from_secs(5),
-        }
-    }
-
     fn state(&self) -> Option<FlowState> {
         self.target.view().flows.get(&self.name).map(|flow| flow.state)
     }

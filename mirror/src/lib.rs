@@ -18,10 +18,12 @@ pub mod board;
 pub mod checkpoint;
 pub mod discovery;
 mod failover;
+#[cfg(test)]
+mod fakes;
 mod flow;
 pub mod formats;
 mod heartbeat;
-mod metrics;
+pub mod metrics;
 pub mod naming;
 mod passes;
 mod peers;

@@ -54,7 +54,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
         }
         tokio::select! {
             () = cancel.cancelled() => break,
-            () = tokio::time::sleep(flow.interval()) => {}
+            () = tokio::time::sleep(flow.interval) => {}
         }
     }
 }

@@ -35,6 +35,22 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a source has to answer one request.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often sources are asked for what they do not push.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    mesh: Duration,
+    kafka: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            mesh: Duration::from_secs(1),
+            kafka: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Makes the source of a flow. Connects lazily: a source that is down is no error here.
 pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
 
@@ -73,6 +89,7 @@ pub struct Mirror {
 struct Inner {
     target: Arc<dyn Target>,
     sources: Sources,
+    pace: Pace,
     flows: Mutex<BTreeMap<String, Running>>,
     /// High watermarks as daemons last reported them, for partitions without a leader.
     last_known: Mutex<BTreeMap<(String, i32), i64>>,
@@ -88,10 +105,15 @@ struct Running {
 impl Mirror {
     /// Starts the mirror. It runs until [`Mirror::stop`].
     pub fn start(target: Arc<dyn Target>, sources: Sources) -> Self {
+        Self::start_at(target, sources, Pace::default())
+    }
+
+    fn start_at(target: Arc<dyn Target>, sources: Sources, pace: Pace) -> Self {
         let mirror = Self {
             inner: Arc::new(Inner {
                 target: target.clone(),
                 sources,
+                pace,
                 flows: Mutex::default(),
                 last_known: Mutex::default(),
                 cancel: CancellationToken::new(),
@@ -190,6 +212,10 @@ impl Inner {
             source: (self.sources)(spec),
             board: Arc::new(Board::default()),
             refresh: Arc::default(),
+            interval: match spec.source {
+                FlowSource::Mesh(_) => self.pace.mesh,
+                FlowSource::Kafka(_) => self.pace.kafka,
+            },
             pass: tokio::sync::Mutex::default(),
         });
         let cancel = self.cancel.child_token();
@@ -373,3 +399,7 @@ fn partition_problems(board: &Board) -> Vec<String> {
     }
     problems
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

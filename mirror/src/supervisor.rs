@@ -22,8 +22,8 @@ use crate::source::push;
 use crate::source::{SourceConfig, SourceTopics};
 use crate::target::{CommandError, Target};
 
-/// How often configs of known topics are looked at.
-const CONFIGS_EVERY: Duration = Duration::from_secs(5);
+/// How often configs of known topics are looked at, in intervals of the flow.
+const CONFIGS_EVERY: u32 = 5;
 /// The least time between two looks at a source.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// How many metadata changes are under way at once.
@@ -47,7 +47,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
                     Err(error) => tracing::warn!(flow = flow.name, %error, "cannot look at the source"),
                 }
             }
-            look_at = clock.monotonic() + flow.interval();
+            look_at = clock.monotonic() + flow.interval;
             if let Some(topics) = &topics {
                 links.assign(topics).await;
                 tokio::select! {
@@ -229,7 +229,7 @@ impl Steward {
         let now = flow.target.clock().monotonic();
         let all = self
             .configs_at
-            .is_none_or(|at| now >= at + CONFIGS_EVERY.max(flow.interval()));
+            .is_none_or(|at| now >= at + flow.interval * CONFIGS_EVERY);
         let wanted: Vec<String> = matches
             .topics
             .iter()

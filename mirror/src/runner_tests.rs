@@ -1,0 +1,191 @@
+//! The whole mirror over a cluster and a source in memory.
+
+use super::*;
+use crate::fakes::{FLOW, FakeSource, FakeTarget, spec};
+
+struct World {
+    target: Arc<FakeTarget>,
+    source: Arc<FakeSource>,
+    mirror: Mirror,
+}
+
+fn world() -> World {
+    let (target, source) = (FakeTarget::new(), Arc::new(FakeSource::default()));
+    let shared = source.clone();
+    let often = Pace {
+        mesh: Duration::from_millis(50),
+        kafka: Duration::from_millis(50),
+    };
+    let mirror = Mirror::start_at(target.clone(), Arc::new(move |_| shared.clone()), often);
+    World {
+        target,
+        source,
+        mirror,
+    }
+}
+
+impl World {
+    /// Asks for the status until it is as wanted, for at most a minute.
+    async fn until(&self, wanted: impl Fn(&FlowStatus) -> bool) -> FlowStatus {
+        let mut last = None;
+        for _ in 0..1_200 {
+            if let Some(status) = self.mirror.status().await.into_iter().next() {
+                if wanted(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never so; last {last:?}");
+    }
+}
+
+fn even(status: &FlowStatus) -> bool {
+    status.lag_records == Some(0) && status.groups.exact == status.groups.total
+}
+
+#[tokio::test]
+async fn topics_records_and_groups_arrive_as_they_are() {
+    let world = world();
+    world.source.create("orders", 1, 2);
+    world.source.create("private", 2, 1);
+    world.source.produce("orders", 0, &["a", "b"]);
+    world.source.produce("orders", 0, &["c"]);
+    world.source.produce("orders", 1, &["x"]);
+    world.source.commit("billing", "orders", 0, 2);
+    world.source.commit("billing", "private", 0, 1);
+    world.target.declare(spec());
+    let status = world.until(even).await;
+    assert_eq!((status.state.as_str(), status.topics), ("active", 1));
+    assert_eq!((status.groups.exact, status.groups.total), (1, 1));
+    assert_eq!(
+        world.target.bytes("east.orders", 0),
+        world.source.bytes("orders", 0)
+    );
+    assert_eq!(
+        world.target.bytes("east.orders", 1),
+        world.source.bytes("orders", 1)
+    );
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(2));
+    let beating = |_: &FlowStatus| !world.target.bytes("heartbeats", 0).is_empty();
+    world.until(beating).await;
+    assert!(!world.target.bytes("east.checkpoints.internal", 0).is_empty());
+
+    // Growth, a topic created later, more records, a rewind.
+    world.source.create("orders", 1, 3);
+    world.source.create("orders-late", 5, 1);
+    world.source.produce("orders", 2, &["z"]);
+    world.source.produce("orders-late", 0, &["l"]);
+    world.source.commit("billing", "orders", 0, 1);
+    assert_ne!(
+        world.mirror.status().await[0].lag_records,
+        Some(0),
+        "what is new counts at once"
+    );
+    let status = world.until(even).await;
+    assert_eq!(status.topics, 2);
+    assert_eq!(
+        world.target.bytes("east.orders", 2),
+        world.source.bytes("orders", 2)
+    );
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(1));
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_region_is_failed_over_and_the_report_can_be_had_again() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.produce("orders", 0, &["a", "b", "c"]);
+    world.source.commit("billing", "orders", 0, 2);
+    world.source.commit("here", "orders", 0, 2);
+    world.target.commit("here", "east.orders", 0, 1);
+    world.target.declare(spec());
+    world
+        .until(|status| status.lag_records == Some(0) && status.groups.exact == 1)
+        .await;
+    world.source.kill();
+    let status = world.until(|status| status.state == "source-unreachable").await;
+    assert_eq!((status.lag_records, status.groups.total), (Some(0), 2));
+
+    let report = world.mirror.failover(FLOW).await.unwrap();
+    assert_eq!(report.topics.len(), 1);
+    let cut = &report.topics[0].partitions[0];
+    assert_eq!((cut.partition, cut.cut, cut.lost_records), (0, 3, Some(0)));
+    assert_eq!(report.groups.len(), 1);
+    let group = &report.groups[0];
+    assert_eq!(
+        (group.group.as_str(), group.offset, group.status.as_str()),
+        ("billing", 2, "exact")
+    );
+    assert_eq!(
+        world.target.stored("here", "east.orders", 0),
+        Some(1),
+        "a group used here is left alone"
+    );
+    assert_eq!(world.mirror.failover(FLOW).await.unwrap(), report);
+    assert_eq!(world.mirror.status().await[0].state, "promoted");
+    assert!(matches!(
+        world.mirror.failover("a->b").await,
+        Err(FailoverError::UnknownFlow(_))
+    ));
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_was_never_seen_has_no_lag_to_report() {
+    let world = world();
+    world.source.kill();
+    world.target.declare(spec());
+    let status = world.until(|status| status.state == "source-unreachable").await;
+    assert_eq!(
+        (status.lag_records, status.lag_seconds, status.topics),
+        (None, None, 0)
+    );
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_created_again_is_a_problem_and_never_written_over() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.produce("orders", 0, &["a"]);
+    world.target.declare(spec());
+    world.until(even).await;
+    let before = world.target.bytes("east.orders", 0);
+    world.source.recreate("orders", 9);
+    world.source.produce("orders", 0, &["other", "records"]);
+    let status = world.until(|status| status.state == "degraded").await;
+    assert!(
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.contains("created again")),
+        "{status:?}"
+    );
+    assert_eq!(world.target.bytes("east.orders", 0), before);
+    assert_ne!(world.mirror.status().await[0].lag_records, Some(0));
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_config_that_is_refused_here_is_named_and_the_others_apply() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.target.declare(spec());
+    world.until(even).await;
+    world.source.set_config("retention.ms", "77");
+    world.source.set_config("unheard.of", "1");
+    let status = world.until(|status| status.state == "degraded").await;
+    assert!(status.problems[0].contains("unheard.of"), "{status:?}");
+    let view = world.target.view();
+    assert_eq!(
+        view.topics["east.orders"]
+            .configs
+            .get("retention.ms")
+            .map(String::as_str),
+        Some("77")
+    );
+    world.mirror.stop().await;
+}
