@@ -6,16 +6,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tradewind_broker::Broker;
-use tradewind_client::{Client, ClientConfig, Transport};
 use tradewind_cluster::Cluster;
 use tradewind_cluster::command::Command;
 use tradewind_cluster::metadata::ProposeError;
-use tradewind_mirror::source::Source;
-use tradewind_mirror::source::kafka::KafkaSource;
-use tradewind_mirror::{Mirror, Sources};
+use tradewind_mirror::{Mirror, network_sources};
 use tradewind_transport::Mesh;
-use tradewind_wire::flow::{FlowSource, FlowSpec};
-use tradewind_wire::mesh::Conversation;
+use tradewind_wire::flow::FlowSpec;
 
 use crate::target::{MIRROR_CALL, OwnCluster};
 
@@ -23,7 +19,10 @@ use crate::target::{MIRROR_CALL, OwnCluster};
 pub(crate) fn start(broker: &Broker, mesh: Mesh) -> Mirror {
     let cluster = broker.cluster();
     let target = OwnCluster::new(broker.clone());
-    let mirror = Mirror::start(Arc::new(target), sources(cluster.clone(), mesh));
+    let mirror = Mirror::start(
+        Arc::new(target),
+        network_sources(mesh, Arc::clone(cluster.clock())),
+    );
     let answering = mirror.clone();
     let answer = move |request| {
         let mirror = answering.clone();
@@ -66,34 +65,5 @@ pub(crate) async fn declare(cluster: Cluster, flows: Vec<FlowSpec>, stop: Cancel
     }
 }
 
-fn sources(cluster: Cluster, mesh: Mesh) -> Sources {
-    Arc::new(move |spec: &FlowSpec| {
-        let (bootstrap, transport) = match &spec.source {
-            FlowSource::Mesh(addresses) => {
-                let transport = Transport::Mesh {
-                    mesh: mesh.clone(),
-                    cluster: spec.source_cluster.clone(),
-                    conversation: Conversation::Query,
-                    options: None,
-                };
-                (addresses.clone(), transport)
-            }
-            FlowSource::Kafka(addresses) => (addresses.clone(), Transport::Tcp),
-        };
-        let mut config = ClientConfig::new(bootstrap, Arc::clone(cluster.clock()));
-        config.client_id = format!(
-            "tradewind-mirror-{}-{}",
-            cluster.cluster_name(),
-            cluster.node_id()
-        );
-        config.request_timeout = SOURCE_TIMEOUT;
-        config.transport = transport;
-        config.rng = Arc::clone(cluster.rng());
-        Arc::new(KafkaSource::new(Client::new(config))) as Arc<dyn Source>
-    })
-}
-
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_PAUSE: Duration = Duration::from_secs(1);
-/// How long a source may take over one answer.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
