@@ -1,6 +1,10 @@
 //! Tests of whole logs: what they have in common, and one file per subject.
 
 mod basics;
+mod cutting;
+mod model;
+mod recovery;
+mod times;
 
 use std::path::Path;
 use std::sync::Arc;
