@@ -1,9 +1,10 @@
 //! Consumer groups of the classic protocol.
 //!
-//! `group.rs`, `join.rs` and `sync.rs` are a state machine without time or I/O of its own; `offsets.rs` are the positions
-//! beside it; `record.rs` is what the log keeps of both. `shard.rs` holds the groups of one partition of
-//! `__consumer_offsets` under one leader epoch, and `coordinator.rs` is what the handlers call.
+//! `group.rs`, `join.rs`, `sync.rs` and `rebalance.rs` are a state machine without time or I/O of its own;
+//! `offsets.rs` are the positions beside it; `record.rs` is what the log keeps of both. `shard.rs` holds the groups of one
+//! partition of `__consumer_offsets` under one leader epoch; `coordinator.rs` and `commits.rs` are what handlers call.
 
+mod commits;
 mod coordinator;
 #[cfg(test)]
 mod coordinator_tests;
@@ -13,6 +14,7 @@ mod join;
 mod journal;
 mod member;
 mod offsets;
+mod rebalance;
 pub mod record;
 mod shard;
 mod sync;

@@ -162,7 +162,7 @@ impl Group {
             return Err(GroupError::Unavailable);
         }
         if instance_id.is_none() && self.pending.remove(member_id).is_some() {
-            self.try_complete_join(config, now, wall_ms, out);
+            self.try_complete_join(now, wall_ms, out);
             return Ok(());
         }
         let id = match instance_id {
