@@ -63,8 +63,38 @@ pub(crate) struct Core {
 struct Contact {
     /// This run's incarnation, once it registers.
     incarnation: Option<u128>,
-    /// When the controller last answered, and how far it had applied the log.
-    answered: Option<(Duration, u64)>,
+    /// When the controller last answered.
+    answered: Option<Duration>,
+    /// What this daemon has to apply to be called caught up, and since when. A goal that is reached is followed by the
+    /// controller's position of that moment: entries reach a follower up to a heartbeat late, which is no lag.
+    goal: Option<(u64, Duration)>,
+    /// Whether a goal was ever reached.
+    reached: bool,
+}
+
+impl Contact {
+    /// The controller answers at `now` that it has applied the log up to `applied`; this daemon up to `here`.
+    fn answer(&mut self, now: Duration, applied: u64, here: u64) {
+        self.answered = Some(now);
+        match self.goal {
+            Some((goal, _)) if here < goal => {}
+            reached => {
+                self.reached |= reached.is_some() || here >= applied;
+                self.goal = Some((applied, now));
+            }
+        }
+    }
+
+    fn heard_within(&self, now: Duration, limit: Duration) -> bool {
+        self.answered.is_some_and(|at| now <= at + limit)
+    }
+
+    fn caught_up(&self, now: Duration, session: Duration, here: u64) -> bool {
+        let on_goal = self
+            .goal
+            .is_some_and(|(goal, since)| here >= goal || self.reached && now <= since + session);
+        on_goal && self.heard_within(now, session)
+    }
 }
 
 /// What the handle holds.
@@ -193,7 +223,13 @@ async fn open(options: MetadataOptions, peers: Arc<dyn Peers>) -> Result<Core, S
 
 /// Serves the handle until it is dropped or asks to stop; whom to tell when all is closed.
 async fn serve_asks(core: &Arc<Core>, mut asked: mpsc::Receiver<Ask>) -> Option<oneshot::Sender<()>> {
-    while let Some(ask) = asked.recv().await {
+    // Others must be served while this daemon hands over: they may need its vote and its log for that.
+    let (handed_over, mut is_handed_over) = mpsc::channel(1);
+    loop {
+        let ask = tokio::select! {
+            ask = asked.recv() => ask?,
+            reply = is_handed_over.recv() => return reply,
+        };
         let core = Arc::clone(core);
         match ask {
             Ask::Propose {
@@ -218,18 +254,19 @@ async fn serve_asks(core: &Arc<Core>, mut asked: mpsc::Receiver<Ask>) -> Option<
                 tokio::spawn(core.serve(conversation, node, link));
             }
             Ask::Stop {
-                hand_over,
-                timeout,
+                hand_over: false,
                 reply,
-            } => {
-                if hand_over {
+                ..
+            } => return Some(reply),
+            Ask::Stop { timeout, reply, .. } => {
+                let handed_over = handed_over.clone();
+                tokio::spawn(async move {
                     core.hand_over(timeout).await;
-                }
-                return Some(reply);
+                    let _ = handed_over.send(reply).await;
+                });
             }
         }
     }
-    None
 }
 
 impl Core {
@@ -259,8 +296,8 @@ impl Core {
     }
 
     /// How long ago a quorum answered this daemon as leader. A group of one is its own quorum.
-    pub(crate) fn quorum_ack(&self, status: &Status) -> Option<Duration> {
-        if voters(&self.options.seeds).len() == 1 {
+    pub(crate) fn quorum_ack(status: &Status) -> Option<Duration> {
+        if status.is_leader && status.voters == 1 {
             return Some(Duration::ZERO);
         }
         status.quorum_ack
@@ -299,9 +336,7 @@ impl Core {
     fn beat_of(&self, beat: &Beat) -> control::Reply {
         let status = self.group.status();
         let image = self.image();
-        let followed = self
-            .quorum_ack(&status)
-            .is_some_and(|ago| ago <= self.timing().session);
+        let followed = Self::quorum_ack(&status).is_some_and(|ago| ago <= self.timing().session);
         if !status.is_leader || !followed || image.term != status.reign {
             return control::Reply::NotController(
                 status.leader.filter(|leader| *leader != self.options.node),
@@ -466,6 +501,9 @@ impl Core {
         };
         if let Err(error) = self.propose(command, Instant::now() + limit).await {
             tracing::warn!(%error, "stopping without having handed over");
+        } else if self.standing.borrow().is_controller {
+            // The others learn what is committed with the next heartbeats; without them only from the next controller.
+            tokio::time::sleep(self.timing().heartbeat * 3).await;
         }
     }
 
@@ -478,13 +516,12 @@ impl Core {
         let session = self.timing().session;
         let own = image.nodes.get(&self.options.node);
         let own = own.filter(|daemon| Some(daemon.incarnation) == contact.incarnation);
-        let answered = contact.answered;
         let standing = Standing {
             controller: status.leader,
             term: status.reign,
             is_controller: status.is_leader,
-            caught_up: answered.is_some_and(|(at, applied)| now <= at + session && image.index >= applied),
-            in_touch: answered.is_some_and(|(at, _)| now <= at + session * 2),
+            caught_up: contact.caught_up(now, session, image.index),
+            in_touch: contact.heard_within(now, session * 2),
             state: own.map(|daemon| daemon.state),
             daemon_epoch: own.map(|daemon| daemon.epoch),
             fatal: status.fatal,
@@ -511,7 +548,7 @@ async fn beat(core: Arc<Core>) {
             daemon_epoch: core.standing.borrow().daemon_epoch.unwrap_or(-1),
             applied: core.image().index,
         };
-        let leader = hint.take().or(core.group.status().leader);
+        let leader = hint.take().or_else(|| core.group.status().leader);
         let reply = match leader {
             None => None,
             Some(leader) if leader == core.options.node => Some(core.beat_of(&beat)),
@@ -523,7 +560,8 @@ async fn beat(core: Arc<Core>) {
         };
         match reply {
             Some(control::Reply::Heard { applied }) => {
-                core.contact.lock().answered = Some((core.now(), applied));
+                let here = core.image().index;
+                core.contact.lock().answer(core.now(), applied, here);
             }
             Some(control::Reply::NotController(other)) => hint = other,
             _ => {}

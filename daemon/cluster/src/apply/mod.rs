@@ -170,10 +170,10 @@ fn change_partition(
 fn put_partition(image: &mut Image, topic: Arc<Topic>, number: i32, partition: Partition) {
     let id = topic.id;
     drop(topic);
-    if let Some(topic) = image.topics.get_mut(&id) {
-        if let Some(place) = Arc::make_mut(topic).partitions.get_mut(number as usize) {
-            *place = partition;
-        }
+    if let Some(topic) = image.topics.get_mut(&id)
+        && let Some(place) = Arc::make_mut(topic).partitions.get_mut(number as usize)
+    {
+        *place = partition;
     }
 }
 

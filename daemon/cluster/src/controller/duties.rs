@@ -49,7 +49,7 @@ fn tick(core: &Arc<Core>, status: &Status, leader_before: Option<NodeId>, housek
         sessions.begin(now, status.reign, previous, &image);
         tracing::info!(reign = status.reign, "this daemon is the controller");
     }
-    let actions = sessions.tick(now, &image, core.quorum_ack(status));
+    let actions = sessions.tick(now, &image, Core::quorum_ack(status));
     drop(sessions);
     for action in actions {
         carry_out(core, action);

@@ -69,6 +69,8 @@ pub(crate) struct Status {
     pub(crate) quorum_ack: Option<Duration>,
     /// The members: voters and learners.
     pub(crate) members: BTreeSet<NodeId>,
+    /// How many of them vote.
+    pub(crate) voters: usize,
     /// Why Raft ended for good.
     pub(crate) fatal: Option<String>,
 }
@@ -188,6 +190,7 @@ impl Group {
                 .nodes()
                 .map(|(id, _)| node_id(*id))
                 .collect(),
+            voters: metrics.membership_config.voter_ids().count(),
             fatal: metrics.running_state.err().map(|error| error.to_string()),
         }
     }
@@ -201,14 +204,7 @@ impl Group {
     pub(crate) async fn serve(&self, link: Link, heard: impl Fn()) {
         rpc::serve(link, |frame| {
             heard();
-            let (raft, group) = (self.raft.clone(), self.clone());
-            async move {
-                let probe = Probe {
-                    blank: group.is_blank().await,
-                    storage_id: group.storage_id,
-                };
-                network::answer(raft, probe, frame).await
-            }
+            network::answer(self.raft.clone(), self.storage_id, frame)
         })
         .await;
     }

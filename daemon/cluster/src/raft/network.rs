@@ -82,7 +82,7 @@ fn read_request(mut frame: Bytes) -> Option<(Request, Bytes)> {
 }
 
 /// Answers one request; garbage gets no answer.
-pub(crate) async fn answer(raft: Raft, probe: Probe, frame: Bytes) -> Option<Bytes> {
+pub(crate) async fn answer(raft: Raft, storage_id: [u8; 16], frame: Bytes) -> Option<Bytes> {
     let (request, body) = read_request(frame)?;
     let reply = match request {
         Request::Append(request) => raft
@@ -101,7 +101,10 @@ pub(crate) async fn answer(raft: Raft, probe: Probe, frame: Bytes) -> Option<Byt
             let installed = raft.install_full_snapshot(vote, snapshot).await;
             installed.map_or_else(|error| failed(&error), Reply::Snapshot)
         }
-        Request::Probe => Reply::Probe(probe),
+        Request::Probe => Reply::Probe(Probe {
+            blank: !raft.is_initialized().await.unwrap_or(true),
+            storage_id,
+        }),
     };
     encode(&reply).map(Bytes::from).ok()
 }
