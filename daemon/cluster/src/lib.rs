@@ -26,6 +26,8 @@ mod node;
 mod node_tests;
 mod peers;
 mod placement;
+#[cfg(test)]
+mod quic_tests;
 mod raft;
 pub mod replica;
 mod replicas;

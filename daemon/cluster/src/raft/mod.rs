@@ -11,6 +11,8 @@ mod store;
 mod types;
 
 #[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
 mod suite_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
