@@ -332,7 +332,7 @@ impl Client {
 
     /// Describes groups, each asked of its coordinator. A group that does not exist has the state `Dead`.
     pub async fn describe_groups(&self, groups: &[&str]) -> Result<Vec<DescribedGroup>, ClientError> {
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let mut described = Vec::with_capacity(groups.len());
         for group in groups {
             let build = |_| DescribeGroupsRequest {
@@ -364,7 +364,7 @@ impl Client {
 
     /// Deletes a group that has no members, with its offsets.
     pub async fn delete_group(&self, group: &str) -> Result<(), ClientError> {
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let build = |_| DeleteGroupsRequest {
             groups_names: vec![group.into()],
         };

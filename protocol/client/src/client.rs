@@ -1,7 +1,7 @@
 //! [`Client`]: requests to the right broker, with deadlines and retries.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,10 +38,35 @@ struct Inner {
     config: ClientConfig,
     pool: Pool,
     metadata: RwLock<Arc<ClusterMetadata>>,
-    /// One refresh at a time.
-    refreshing: tokio::sync::Mutex<()>,
+    /// One refresh at a time; what came of the last ones.
+    refreshing: tokio::sync::Mutex<Refreshes>,
+    wanted: Mutex<Wanted>,
     coordinators: Mutex<HashMap<String, NodeId>>,
     next_own_lane: AtomicU32,
+}
+
+/// The last refresh of each kind: the calls that it served, by ticket, and its outcome. Callers that were waiting when it
+/// began share it, so that a thousand tasks that lose their leader ask once.
+#[derive(Default)]
+struct Refreshes {
+    named: Refresh,
+    whole: Refresh,
+}
+
+#[derive(Default)]
+struct Refresh {
+    /// Calls with a lower ticket are served.
+    served_below: u64,
+    failure: Option<ClientError>,
+}
+
+/// What waits for a refresh.
+#[derive(Default)]
+struct Wanted {
+    /// The ticket of the next call.
+    next_ticket: u64,
+    /// Topics to ask about, each with the ticket of the last call that named it.
+    names: BTreeMap<String, u64>,
 }
 
 /// Where a request goes.
@@ -60,7 +85,8 @@ impl Client {
                 pool: Pool::new(&config),
                 config,
                 metadata: RwLock::new(Arc::default()),
-                refreshing: tokio::sync::Mutex::new(()),
+                refreshing: tokio::sync::Mutex::default(),
+                wanted: Mutex::default(),
                 coordinators: Mutex::new(HashMap::new()),
                 next_own_lane: AtomicU32::new(0),
             }),
@@ -110,9 +136,7 @@ impl Client {
                 error: Some(code), ..
             }) => Err(ClientError::broker(format!("topic {topic}"), *code, None)),
             Some(known) => Ok(known.clone()),
-            None => Err(ClientError::Missing {
-                what: format!("topic {topic}"),
-            }),
+            None => Err(unknown(topic.to_owned())),
         }
     }
 
@@ -124,18 +148,14 @@ impl Client {
         }
         let metadata = self.refresh(Some(&[topic])).await?;
         match metadata.topics.get(topic) {
-            Some(known) if !known.partitions.contains_key(&partition) => Err(ClientError::broker(
-                format!("{topic}-{partition}"),
-                ErrorCode::UnknownTopicOrPartition,
-                None,
-            )),
+            Some(known) if !known.partitions.contains_key(&partition) => {
+                Err(unknown(format!("{topic}-{partition}")))
+            }
             Some(known) => leader_in(known, partition).ok_or_else(|| ClientError::NoLeader {
                 topic: topic.to_owned(),
                 partition,
             }),
-            None => Err(ClientError::Missing {
-                what: format!("topic {topic}"),
-            }),
+            None => Err(unknown(topic.to_owned())),
         }
     }
 
@@ -151,6 +171,12 @@ impl Client {
         }
         known.insert(group.to_owned(), found);
         Ok(found)
+    }
+
+    /// How long one of several tries may take, so that a broker that hangs does not use up the time of the others.
+    pub(crate) fn attempt_timeout(&self) -> Duration {
+        let whole = self.inner.config.request_timeout;
+        (whole / 3).max(Duration::from_secs(1)).min(whole)
     }
 
     /// The clock that this client was given.
@@ -294,45 +320,88 @@ impl Client {
         }
     }
 
-    /// Asks for `topics` (`None`: all) and works the answer in. Callers that come while one is asking wait for their turn.
+    /// Asks for `topics` (`None`: all), or shares what another call is about to ask, and returns all that is known then.
     async fn refresh(&self, topics: Option<&[&str]>) -> Result<Arc<ClusterMetadata>, ClientError> {
-        let _turn = self.inner.refreshing.lock().await;
+        let inner = &self.inner;
+        let ticket = {
+            let mut wanted = inner.wanted.lock();
+            let ticket = wanted.next_ticket;
+            wanted.next_ticket += 1;
+            let names = topics.unwrap_or_default().iter();
+            wanted
+                .names
+                .extend(names.map(|name| ((*name).to_owned(), ticket)));
+            ticket
+        };
+        let mut refreshes = inner.refreshing.lock().await;
+        let refresh = if topics.is_some() {
+            &mut refreshes.named
+        } else {
+            &mut refreshes.whole
+        };
+        if ticket >= refresh.served_below {
+            let (served_below, names) = {
+                let wanted = inner.wanted.lock();
+                (
+                    wanted.next_ticket,
+                    wanted.names.keys().cloned().collect::<Vec<_>>(),
+                )
+            };
+            let asked = self.ask_metadata(topics.is_some().then_some(&names)).await;
+            if topics.is_some() {
+                // Names that were wanted again meanwhile stay.
+                inner
+                    .wanted
+                    .lock()
+                    .names
+                    .retain(|_, ticket| *ticket >= served_below);
+            }
+            *refresh = Refresh {
+                served_below,
+                failure: asked.err(),
+            };
+        }
+        match &refresh.failure {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.cached()),
+        }
+    }
+
+    /// Asks for `topics` (`None`: all) and works the answer in.
+    async fn ask_metadata(&self, topics: Option<&Vec<String>>) -> Result<(), ClientError> {
+        let named = |name: &String| MetadataRequestTopic {
+            name: Some(name.into()),
+            ..Default::default()
+        };
         let build = |version| MetadataRequest {
-            topics: topics.map(|topics| {
-                let asked = topics.iter();
-                asked
-                    .map(|name| MetadataRequestTopic {
-                        name: Some((*name).into()),
-                        ..Default::default()
-                    })
-                    .collect()
-            }),
+            topics: topics.map(|topics| topics.iter().map(named).collect()),
             // Before version 4 the broker alone decided.
             allow_auto_topic_creation: self.inner.config.auto_create_topics || version < 4,
             ..Default::default()
         };
         let answer = self.any_built::<MetadataRequest, MetadataRequest>(build).await?;
         if answer.error_code != 0 {
-            let code = ErrorCode::from_code(answer.error_code);
-            return Err(ClientError::broker("metadata", code, None));
+            return Err(ClientError::broker(
+                "metadata",
+                ErrorCode::from_code(answer.error_code),
+                None,
+            ));
         }
-        let merged = Arc::new(
-            self.cached()
-                .merge(&answer, topics.is_none(), self.clock().monotonic()),
-        );
-        let changed = self.cached().brokers != merged.brokers;
-        *self.inner.metadata.write() = merged.clone();
+        let known = self.cached();
+        let merged = known.merge(&answer, topics.is_none(), self.clock().monotonic());
+        let changed = known.brokers != merged.brokers;
+        *self.inner.metadata.write() = Arc::new(merged);
         if changed {
             let current: Vec<String> = self.candidates().into_iter().map(|known| known.addr).collect();
             self.inner
                 .pool
                 .retain(|addr| current.iter().any(|known| known == addr));
         }
-        Ok(merged)
+        Ok(())
     }
 
     async fn find_coordinator(&self, group: &str) -> Result<NodeId, ClientError> {
-        let limit = self.inner.config.request_timeout;
+        let limit = self.attempt_timeout();
         let mut last = ClientError::NoBroker { tried: Vec::new() };
         for to in self.candidates() {
             let build = |version: i16| {
@@ -457,6 +526,10 @@ impl fmt::Debug for Client {
 fn leader_in(topic: &TopicMetadata, partition: i32) -> Option<(NodeId, i32)> {
     let known = topic.partitions.get(&partition)?;
     Some((known.leader?, known.leader_epoch))
+}
+
+fn unknown(what: String) -> ClientError {
+    ClientError::broker(what, ErrorCode::UnknownTopicOrPartition, None)
 }
 
 fn timed_out<R: Request>(whom: &str, after: Duration) -> ClientError {

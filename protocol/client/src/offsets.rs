@@ -149,7 +149,7 @@ impl Client {
         group: &str,
         partitions: Option<&[TopicPartition]>,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let build = |version| offset_fetch_request(group, partitions, version);
         let answer = self
             .at_coordinator(group, Lane::Short, limit, build, offset_fetch_code)
@@ -181,7 +181,7 @@ impl Client {
         if offsets.is_empty() {
             return Ok(());
         }
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let build = |version: i16| {
             let mut request = commit_request(group, member, generation, offsets);
             request.group_instance_id = instance.filter(|_| version >= 7).map(Into::into);
@@ -229,7 +229,7 @@ impl Client {
             }],
             ..Default::default()
         };
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let answer = self
             .send_built(node, Lane::Short, limit, ANY_VERSION, build)
             .await?;
@@ -270,7 +270,7 @@ impl Client {
                 partitions: vec![asked],
             }],
         };
-        let limit = self.config().request_timeout;
+        let limit = self.attempt_timeout();
         let answer = self
             .send_built(node, Lane::Short, limit, ANY_VERSION, build)
             .await?;

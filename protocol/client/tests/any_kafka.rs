@@ -279,7 +279,8 @@ async fn a_group_shares_a_topic_and_goes_on_where_it_was() {
     produce(&client, &topic, 1_000, ProducerConfig::default()).await;
     let mut config = GroupConfig::new(&group, [topic.clone()]);
     config.heartbeat_interval = Duration::from_millis(200);
-    config.auto_commit = None;
+    // So that what was returned before a rebalance is committed before it too.
+    config.auto_commit = Some(PATIENCE);
     config.reset = OffsetReset::Earliest;
     let mut alone = GroupConsumer::new(client.clone(), config.clone());
     let mut seen = BTreeSet::new();
@@ -350,4 +351,43 @@ async fn a_group_shares_a_topic_and_goes_on_where_it_was() {
     assert_eq!(one[&(topic, 0)].offset, 7);
     client.delete_group(&group).await.unwrap();
     assert!(client.offset_fetch(&group, None).await.unwrap().is_empty());
+}
+
+/// Whoever runs this may kill brokers meanwhile; `KAFKA_SECONDS` says for how long it writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs KAFKA_BOOTSTRAP"]
+async fn acknowledged_records_are_there_once_and_in_order_whatever_happens_meanwhile() {
+    let seconds = std::env::var("KAFKA_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let client = client();
+    let topic = create(&client, "once", 3).await;
+    let producer = Producer::start(client.clone(), ProducerConfig::default());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut deliveries = Vec::new();
+    while Instant::now() < end {
+        let number = deliveries.len();
+        let mut record = Record::new(&topic, number.to_string());
+        record.partition = Some(i32::try_from(number % 3).unwrap());
+        deliveries.push(producer.send(record).await.unwrap());
+        if number % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    timeout(PATIENCE, producer.flush()).await.unwrap();
+    let mut acknowledged = 0;
+    for delivery in deliveries {
+        timeout(PATIENCE, delivery).await.unwrap().unwrap();
+        acknowledged += 1;
+    }
+    println!("{acknowledged} records acknowledged");
+    for partition in 0..3 {
+        let latest = client
+            .list_offset(&topic, partition, OffsetSpec::Latest, Isolation::default())
+            .await;
+        let records = read_all(&client, &topic, partition, latest.unwrap().unwrap().offset).await;
+        let numbers = records.iter().map(|record| {
+            let value = std::str::from_utf8(record.value.as_ref().unwrap()).unwrap();
+            value.parse::<usize>().unwrap()
+        });
+        assert!(numbers.eq((0..acknowledged).filter(|number| number % 3 == partition as usize)));
+    }
 }

@@ -162,6 +162,42 @@ async fn a_broker_that_hangs_up_fails_those_who_wait_and_others_are_tried() {
     assert_eq!(client.leader("t", 0).await.unwrap(), (1, 3));
 }
 
+#[tokio::test]
+async fn a_broker_that_hangs_does_not_use_up_the_time_of_the_others() {
+    let hung = Fake::start(|_| Arc::new(|_: &RequestHeader, _| Act::Silence));
+    let here = Fake::start(|addr| Arc::new(move |header: &RequestHeader, _| usual(header, addr).unwrap()));
+    let client = client_with(hung.addr, |config| {
+        config.bootstrap.push(here.addr.to_string());
+        config.request_timeout = Duration::from_secs(3);
+    });
+    let metadata = timeout(PATIENCE, client.metadata(&["t"])).await.unwrap().unwrap();
+    assert_eq!(metadata.brokers.len(), 1);
+}
+
+#[tokio::test]
+async fn those_who_ask_for_metadata_at_the_same_time_share_an_answer() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let fake = Fake::start(|addr| {
+        Arc::new(move |header: &RequestHeader, _| {
+            count.fetch_add(
+                usize::from(header.key() == Some(ApiKey::Metadata)),
+                Ordering::SeqCst,
+            );
+            usual(header, addr).unwrap()
+        })
+    });
+    let client = client(fake.addr);
+    let calls = (0..100).map(|_| client.metadata(&["t"]));
+    let answers = timeout(PATIENCE, futures::future::join_all(calls)).await.unwrap();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_ref().unwrap().topics.contains_key("t"))
+    );
+    assert!(asked.load(Ordering::SeqCst) <= 2, "{asked:?}");
+}
+
 /// Base offsets by (producer id, first sequence), and the end.
 type FakeLog = (HashMap<(i64, i32), i64>, i64);
 

@@ -123,7 +123,8 @@ impl Accumulator {
         }
     }
 
-    /// Puts a record into its partition's open batch.
+    /// Puts a record into its partition's open batch; says whether that gives the sender something to look at: a batch
+    /// was closed, or opened.
     pub(super) fn append(
         &mut self,
         now: Duration,
@@ -131,7 +132,7 @@ impl Accumulator {
         record: &Record,
         timestamp: i64,
         waiter: Waiter,
-    ) {
+    ) -> bool {
         let key = (record.topic.clone(), partition);
         let idempotent = self.config.idempotent;
         let line = self.lines.entry(key).or_insert_with(|| Line {
@@ -143,6 +144,7 @@ impl Accumulator {
             line.close();
             self.sticky.advance(&record.topic);
         }
+        let opens = line.open.is_none();
         let open = line.open.get_or_insert_with(|| Open {
             builder: BatchBuilder::new(self.config.compression, TimestampType::Create),
             waiters: Vec::new(),
@@ -161,6 +163,7 @@ impl Accumulator {
             &headers,
         );
         open.waiters.push(waiter);
+        opens
     }
 
     /// A producer id to use from now on.

@@ -279,16 +279,18 @@ impl Producer {
         let (reply, delivery) = oneshot::channel();
         let now = self.client.clock().monotonic();
         let timestamp = record.timestamp.unwrap_or_else(|| self.client.clock().now_ms());
-        {
+        let wakes = {
             let mut accumulator = self.shared.accumulator.lock();
             // Looked at under the lock: the sender gives everything up under it, after closing.
             if self.shared.closed.is_cancelled() {
                 return Err(ProduceError::Closed);
             }
             let partition = self.choose(&mut accumulator, &record, partition_count)?;
-            accumulator.append(now, partition, &record, timestamp, Waiter::new(reply, room));
+            accumulator.append(now, partition, &record, timestamp, Waiter::new(reply, room))
+        };
+        if wakes {
+            self.shared.work.notify_one();
         }
-        self.shared.work.notify_one();
         Ok(Delivery(delivery))
     }
 
