@@ -31,4 +31,4 @@ pub(crate) fn abort_on_panic() {
 }
 
 /// openraft and quinn say at `info` what is detail here.
-const DEFAULT_FILTER: &str = "info,openraft=warn,quinn=warn,quinn_proto=warn";
+const DEFAULT_FILTER: &str = "info,openraft=warn,openraft::raft::responder=error,quinn=warn,quinn_proto=warn";

@@ -6,10 +6,12 @@
 mod args;
 mod cert;
 mod config;
+mod consume;
 mod group;
 mod http;
 pub(crate) mod kafka;
 mod output;
+pub(crate) mod produce;
 mod topic;
 
 use std::process::ExitCode;
@@ -46,10 +48,11 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Cert(command) => cert::run(command),
         Command::Topic(command) => topic::run(command, output),
         Command::Group(command) => group::run(command, output),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args, output),
         Command::Status(at) => http::status(&at, output),
         Command::Mirror(args::MirrorCommand::Status(at)) => http::mirror_status(&at, output),
         Command::Failover(args) => http::failover(&args, output),
-        _ => Err(Failure::Failed(anyhow::anyhow!("not available yet"))),
     }
 }
 

@@ -19,6 +19,11 @@ impl Output {
         Self { format }
     }
 
+    /// How results are printed.
+    pub(crate) fn format(self) -> Format {
+        self.format
+    }
+
     /// Prints `value` as JSON, or `rows` under `head` as a table.
     pub(crate) fn rows<T: Serialize>(
         self,
