@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tradewind_cluster::Cluster;
+use tradewind_cluster::metadata::ProposeError;
 
 use crate::groups::{Coordinator, GroupConfig};
 use crate::offsets_topic;
@@ -172,6 +173,11 @@ impl Broker {
     /// are checked and all batches appended before this returns, so that producers' sequences stay in order.
     pub async fn handle(&self, connection: &Connection, frame: Bytes) -> Reply {
         crate::dispatch::handle(self, connection, frame).await
+    }
+
+    /// Makes groups usable before the first client asks for one: a mirror writes positions into them.
+    pub async fn prepare_groups(&self) -> Result<(), ProposeError> {
+        offsets_topic::create(&self.inner.cluster, &self.inner.config).await
     }
 
     /// The group coordinator.

@@ -301,6 +301,7 @@ impl Daemon {
         }
         let mirror = flows::start(&broker, mesh);
         facts.mirror(mirror.clone());
+        background.spawn(flows::prepare_groups(broker.clone(), background_stop.clone()));
         background.spawn(flows::declare(
             cluster.clone(),
             settings.flows.clone(),

@@ -65,5 +65,23 @@ pub(crate) async fn declare(cluster: Cluster, flows: Vec<FlowSpec>, stop: Cancel
     }
 }
 
+/// Makes groups usable here as soon as a flow brings positions for them; tries until they are, or until `stop`.
+pub(crate) async fn prepare_groups(broker: Broker, stop: CancellationToken) {
+    let mut images = broker.cluster().subscribe();
+    let preparing = async {
+        if images.wait_for(|image| !image.flows.is_empty()).await.is_err() {
+            return;
+        }
+        while let Err(error) = broker.prepare_groups().await {
+            tracing::debug!(%error, "groups cannot be prepared yet");
+            tokio::time::sleep(DECLARE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = preparing => {}
+        () = stop.cancelled() => {}
+    }
+}
+
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_PAUSE: Duration = Duration::from_secs(1);
