@@ -140,6 +140,12 @@ impl SegmentFile {
         }
     }
 
+    /// Swaps the open file, so that tests can make the disk fail.
+    #[cfg(test)]
+    pub(crate) fn replace(&self, file: File) {
+        *self.slot.lock() = Some(Arc::new(file));
+    }
+
     fn shut(&self) {
         *self.slot.lock() = None;
     }

@@ -117,6 +117,22 @@ impl Index {
         }))
     }
 
+    /// Whether the files of a closed segment of `size` bytes look sound, by their lengths and last entries alone: `None` if
+    /// not, else the segment's largest timestamp with its relative offset. Lookups check what they are told anyway.
+    pub(crate) fn glance(offset_path: &Path, time_path: &Path, size: u64) -> Option<Option<(i64, u32)>> {
+        let last = last_entry::<OFFSET_ENTRY>(offset_path)?;
+        let position = last.map_or(1, |entry| u64::from(be32(&entry[4..])));
+        if position == 0 || position >= size {
+            return None;
+        }
+        if !time_path.exists() {
+            return Some(None);
+        }
+        let (timestamp, relative) =
+            last_entry::<TIME_ENTRY>(time_path)?.map(|e| (be64(&e[..8]), be32(&e[8..])))?;
+        (timestamp >= 0 && relative <= i32::MAX as u32).then_some(Some((timestamp, relative)))
+    }
+
     /// The largest timestamp that is entered, with its relative offset.
     pub(crate) fn last_time(&self) -> Option<(i64, u32)> {
         self.times.last().copied()
@@ -162,6 +178,19 @@ fn floor<const N: usize>(path: &Path, holds: impl Fn(&[u8; N]) -> bool) -> Optio
         }
     }
     best
+}
+
+/// The file's last entry, `Some(None)` if it is empty; `None` if it is absent or its length is odd.
+fn last_entry<const N: usize>(path: &Path) -> Option<Option<[u8; N]>> {
+    let file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    if length == 0 {
+        return Some(None);
+    }
+    let mut entry = [0; N];
+    file.read_exact_at(&mut entry, length.checked_sub(N as u64)?)
+        .ok()?;
+    (length % N as u64 == 0).then_some(Some(entry))
 }
 
 fn entries<const N: usize>(bytes: &[u8]) -> Option<impl Iterator<Item = &[u8; N]>> {

@@ -48,6 +48,8 @@ pub(crate) struct Region {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) base: i64,
     pub(crate) size: u64,
+    /// Where to begin looking for this offset.
+    pub(crate) target: i64,
     pub(crate) hint: PositionHint,
 }
 
@@ -97,6 +99,7 @@ impl Log {
                 file: Arc::clone(&s.file),
                 base: s.base,
                 size: s.size,
+                target: from,
                 hint: s.position_hint(from),
             })
             .collect();
@@ -135,27 +138,37 @@ pub(crate) fn find(
     wanted: impl Fn(&Found) -> bool,
 ) -> Result<Option<Found>, ReadError> {
     let hint = region.hint.resolve();
-    match search(region, file, hint, &wanted) {
-        // The index may be wrong where the log is not.
-        Err(ScanError::Damaged { .. }) if hint > 0 => search(region, file, 0, &wanted),
-        result => result,
-    }
-    .map_err(|error| scan_error(region.file.path(), error))
+    search(file, region.base, region.size, (hint, region.target), wanted)
+        .map_err(|error| scan_error(region.file.path(), error))
 }
 
-fn search(
-    region: &Region,
+/// The first batch for which `wanted` holds, in a segment of `size` bytes. `hint` is a position from the index and the
+/// offset that it was asked for; where it proves wrong, the whole segment is walked.
+pub(crate) fn search(
     file: &File,
-    position: u64,
+    base: i64,
+    size: u64,
+    (hint, target): (u64, i64),
     wanted: impl Fn(&Found) -> bool,
 ) -> Result<Option<Found>, ScanError> {
-    let mut scan = Scan::new(file, position, region.size, region.base);
-    while let Some(found) = scan.next()? {
-        if wanted(&found) {
-            return Ok(Some(found));
+    let mut scan = Scan::new(file, hint, size, base);
+    let mut first = hint > 0;
+    loop {
+        match scan.next() {
+            // An entry points to a batch that ends at or below the offset asked for.
+            Ok(Some(found)) if first && found.header.last_offset() > target => {}
+            Ok(Some(found)) if wanted(&found) => return Ok(Some(found)),
+            Ok(Some(_)) => {
+                first = false;
+                continue;
+            }
+            Ok(None) if hint < size => return Ok(None),
+            Ok(None) | Err(ScanError::Damaged { .. }) if hint > 0 => {}
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
         }
+        return search(file, base, size, (0, target), wanted);
     }
-    Ok(None)
 }
 
 fn read_batches(

@@ -143,16 +143,15 @@ impl<'a> Opening<'a> {
 
     /// A segment that lies wholly below the recovery point. Its indexes are believed if they can be right.
     fn closed_segment(&mut self, base: i64, next: i64) -> io::Result<bool> {
-        let size = std::fs::metadata(segment::log_path(self.dir, base))?.len();
-        let mut closed = Segment::closed(self.dir, base, size, next);
+        let meta = std::fs::metadata(segment::log_path(self.dir, base))?;
+        let mut closed = Segment::closed(self.dir, base, meta.len(), next);
         let paths = closed.paths();
-        let index = Index::load(&paths[1], &paths[2], size)?;
-        if let Some(index) = &index
+        if let Some(max) = Index::glance(&paths[1], &paths[2], meta.len())
             && self.epochs_known
         {
-            closed.max_timestamp = index
-                .last_time()
-                .map(|(t, relative)| (t, base + i64::from(relative)));
+            closed.max_timestamp = max.map(|(timestamp, relative)| (timestamp, base + i64::from(relative)));
+            // Records without times are as old as the file.
+            closed.first_append_ms = modified_ms(&meta);
             closed.load_aborted()?;
             self.state.segments.push_back(closed);
             return Ok(true);
@@ -356,6 +355,11 @@ fn set_first_append(active: &mut Segment, env: &LogEnv) {
         .map(|found| found.header.max_timestamp)
         .filter(|t| (0..=now_ms).contains(t));
     active.first_append_ms = Some(time.unwrap_or(now_ms));
+}
+
+fn modified_ms(meta: &std::fs::Metadata) -> Option<i64> {
+    let since = meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
 }
 
 /// The base offsets of all segments, rising. Removes what unfinished replacements have left.

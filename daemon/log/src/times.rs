@@ -104,11 +104,15 @@ impl Log {
             .segments
             .iter()
             .filter(|s| s.base < up_to && !s.is_empty() && s.max_timestamp.is_some_and(|m| m.0 >= timestamp))
-            .map(|s| Region {
-                file: std::sync::Arc::clone(&s.file),
-                base: s.base,
-                size: s.size,
-                hint: s.position_hint(s.offset_hint_for_time(timestamp)),
+            .map(|s| {
+                let target = s.offset_hint_for_time(timestamp);
+                Region {
+                    file: std::sync::Arc::clone(&s.file),
+                    base: s.base,
+                    size: s.size,
+                    target,
+                    hint: s.position_hint(target),
+                }
             })
             .collect()
     }
@@ -125,6 +129,7 @@ impl Log {
                     file: std::sync::Arc::clone(&s.file),
                     base: s.base,
                     size: s.size,
+                    target: s.base,
                     hint: PositionHint::Known(0),
                 };
                 (s.max_timestamp.map(|m| m.0), region)

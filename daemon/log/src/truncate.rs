@@ -11,7 +11,8 @@ use crate::error::TruncateError;
 use crate::index::Index;
 use crate::log::{Log, State};
 use crate::producers::Producers;
-use crate::scan::{Scan, ScanError};
+use crate::read::search;
+use crate::scan::{Found, ScanError};
 use crate::segment::Segment;
 use crate::{files, metrics, recovery, snapshot};
 
@@ -226,20 +227,10 @@ pub(crate) fn advance_start(state: &mut State, offset: i64) -> Vec<Segment> {
 /// Where the first batch begins that reaches to `offset` or past it.
 fn cut_position(segment: &Segment, offset: i64) -> io::Result<u64> {
     let file = segment.file.held()?;
-    let walk = |from: u64| -> Result<u64, ScanError> {
-        let mut scan = Scan::new(&file, from, segment.size, segment.base);
-        while let Some(found) = scan.next()? {
-            if found.header.next_offset() > offset {
-                return Ok(found.position);
-            }
-        }
-        Ok(segment.size)
-    };
     let hint = segment.position_hint(offset).resolve();
-    match walk(hint) {
-        Err(ScanError::Damaged { .. }) if hint > 0 => walk(0).map_err(into_io),
-        result => result.map_err(into_io),
-    }
+    let reaches = |found: &Found| found.header.next_offset() > offset;
+    let found = search(&file, segment.base, segment.size, (hint, offset), reaches).map_err(into_io)?;
+    Ok(found.map_or(segment.size, |found| found.position))
 }
 
 fn into_io(error: ScanError) -> io::Error {

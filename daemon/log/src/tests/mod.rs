@@ -2,6 +2,7 @@
 
 mod basics;
 mod cutting;
+mod failures;
 mod model;
 mod recovery;
 mod times;
