@@ -221,12 +221,12 @@ impl Client {
     where
         Q: Borrow<R>,
     {
-        let limit = self.inner.config.request_timeout;
+        let (limit, attempt) = (self.inner.config.request_timeout, self.attempt_timeout());
         let mut tried = Vec::new();
         let work = async {
             for to in self.candidates() {
                 match self
-                    .exchange::<Q, R>(&to, Lane::Short, limit, ANY_VERSION, &build)
+                    .exchange::<Q, R>(&to, Lane::Short, attempt, ANY_VERSION, &build)
                     .await
                 {
                     Ok(answer) => return Ok(answer),
