@@ -21,7 +21,7 @@ pub struct Board {
 struct Inner {
     partitions: BTreeMap<PartitionHere, PartitionFacts>,
     observation: Option<Observation>,
-    groups: Option<Vec<PositionFacts>>,
+    groups: Option<GroupsFacts>,
     problems: BTreeMap<&'static str, Vec<String>>,
     contact: Contact,
 }
@@ -73,6 +73,17 @@ pub struct Observed {
     pub start: i64,
     /// Its high watermark at the source.
     pub high_watermark: i64,
+}
+
+/// What one pass over the source's groups found on this daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupsFacts {
+    /// The positions of the groups coordinated here.
+    pub positions: Vec<PositionFacts>,
+    /// The groups of the source that the flow takes.
+    pub seen: Vec<String>,
+    /// Those of them that are coordinated here.
+    pub done: Vec<String>,
 }
 
 /// One group position as this daemon last mirrored it.
@@ -159,12 +170,12 @@ impl Board {
     }
 
     /// Where the groups coordinated here stand, as of one pass over all of them.
-    pub fn set_groups(&self, positions: Vec<PositionFacts>) {
-        self.inner.lock().groups = Some(positions);
+    pub fn set_groups(&self, facts: GroupsFacts) {
+        self.inner.lock().groups = Some(facts);
     }
 
     /// Where the groups coordinated here stand; `None` until a first pass has succeeded.
-    pub fn groups(&self) -> Option<Vec<PositionFacts>> {
+    pub fn groups(&self) -> Option<GroupsFacts> {
         self.inner.lock().groups.clone()
     }
 

@@ -349,6 +349,10 @@ impl Target for FakeTarget {
         Ok(())
     }
 
+    async fn prepare_groups(&self) -> Result<(), CommandError> {
+        Ok(())
+    }
+
     fn coordinates(&self, _group: &str) -> bool {
         true
     }

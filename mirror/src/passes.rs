@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::board::PositionFacts;
+use crate::board::GroupsFacts;
 use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
 use crate::flow::Flow;
 use crate::formats::{batch, checkpoints_topic};
@@ -67,11 +67,12 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
     }
     let clock = flow.target.clock();
     let began = clock.monotonic();
-    let committed = tokio::time::timeout(READ_TIMEOUT, read_groups(flow)).await;
+    let mut facts = GroupsFacts::default();
+    let committed = tokio::time::timeout(READ_TIMEOUT, read_groups(flow, &mut facts)).await;
     let committed =
         committed.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
     let here = picture(flow, &mut pass, &committed).await;
-    let mut facts: Vec<PositionFacts> = Vec::new();
+
     let mut records = Vec::new();
     for (group, committed) in committed {
         // A failover that began meanwhile has the last word.
@@ -93,7 +94,10 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
             }
         };
         records.extend(checkpoints(&decisions, &mut pass.emitted));
-        facts.extend(decisions.into_iter().map(|decision| decision.facts));
+        facts
+            .positions
+            .extend(decisions.into_iter().map(|decision| decision.facts));
+        facts.done.push(group);
     }
     flow.board.set_groups(facts);
     pass.began = Some(began);
@@ -120,13 +124,22 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
     Ok(())
 }
 
-async fn read_groups(flow: &Flow) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
-    let mut groups = flow.source.groups().await?;
-    groups.retain(|group| flow.names.takes_group(group) && flow.target.coordinates(group));
-    if groups.is_empty() {
+async fn read_groups(
+    flow: &Flow,
+    facts: &mut GroupsFacts,
+) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+    facts.seen = flow.source.groups().await?;
+    facts.seen.retain(|group| flow.names.takes_group(group));
+    let mine: Vec<String> = facts
+        .seen
+        .iter()
+        .filter(|group| flow.target.coordinates(group))
+        .cloned()
+        .collect();
+    if mine.is_empty() {
         return Ok(BTreeMap::new());
     }
-    flow.source.committed(&groups).await
+    flow.source.committed(&mine).await
 }
 
 /// What this cluster has of the topics that the groups have committed on.

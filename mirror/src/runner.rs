@@ -15,7 +15,7 @@ use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSource, FlowSpec};
 use tradewind_wire::mesh::Conversation;
 
-use crate::board::{Board, PositionFacts, PositionStatus};
+use crate::board::{Board, GroupsFacts, PositionFacts, PositionStatus};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
 use crate::passes::{self, led_here};
@@ -324,7 +324,10 @@ impl Inner {
         report.partitions = partitions(led_here(self.target.as_ref(), name), &flow.board);
         report.groups = match flow.board.groups() {
             Some(groups) => groups,
-            None => self.stored_positions(name).await,
+            None => GroupsFacts {
+                positions: self.stored_positions(name).await,
+                ..GroupsFacts::default()
+            },
         };
         report.observation = flow.board.observation();
         report.problems.extend(flow.board.problems());

@@ -1,10 +1,10 @@
 //! What is told to the outside about flows: the JSON of `mirror status` and `failover`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Observation, PositionFacts, PositionStatus};
+use crate::board::{GroupsFacts, Observation, PositionStatus};
 use crate::target::FlowState;
 
 /// One line of `mirror status`.
@@ -116,8 +116,8 @@ pub enum FailoverError {
 pub struct DaemonReport {
     /// The partitions of the flow's topics that it leads.
     pub partitions: Vec<PartitionReport>,
-    /// The group positions that it coordinates.
-    pub groups: Vec<PositionFacts>,
+    /// The groups that it coordinates.
+    pub groups: GroupsFacts,
     /// Its newest complete look at the source.
     pub observation: Option<Observation>,
     /// What needs attention.
@@ -167,6 +167,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         .chain(&known.problems)
         .cloned()
         .collect();
+    problems.extend(unattended(&known.reports));
     problems.sort();
     problems.dedup();
     let state = match state {
@@ -190,6 +191,24 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         groups: group_counts(&known.reports),
         problems,
     }
+}
+
+/// A group of the source that no daemon looked after is missing in the counts: its coordinator is moving.
+fn unattended(reports: &[DaemonReport]) -> Vec<String> {
+    let all = |which: fn(&GroupsFacts) -> &Vec<String>| -> BTreeSet<&str> {
+        reports
+            .iter()
+            .flat_map(|report| which(&report.groups))
+            .map(String::as_str)
+            .collect()
+    };
+    let done = all(|groups| &groups.done);
+    let missing = all(|groups| &groups.seen)
+        .into_iter()
+        .filter(|group| !done.contains(group));
+    missing
+        .map(|group| format!("group {group} has no coordinator here at present"))
+        .collect()
 }
 
 struct Lag {
@@ -241,7 +260,7 @@ fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
 fn group_counts(reports: &[DaemonReport]) -> GroupCounts {
     let positions: BTreeMap<(&str, &str, i32), PositionStatus> = reports
         .iter()
-        .flat_map(|report| &report.groups)
+        .flat_map(|report| &report.groups.positions)
         .map(|facts| {
             (
                 (facts.group.as_str(), facts.topic.as_str(), facts.partition),

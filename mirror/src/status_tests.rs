@@ -120,7 +120,7 @@ fn an_unreachable_source_keeps_the_last_lag_and_its_age() {
 
 #[test]
 fn groups_are_counted_once_per_partition() {
-    let position = |partition, status| PositionFacts {
+    let position = |partition, status| crate::board::PositionFacts {
         group: "g".into(),
         topic: "east.orders".into(),
         partition,
@@ -129,10 +129,19 @@ fn groups_are_counted_once_per_partition() {
         status,
     };
     let mut one = report(&[]);
-    one.groups = vec![
+    one.groups.positions = vec![
         position(0, PositionStatus::Exact),
         position(1, PositionStatus::Pending),
     ];
-    let status = status(&known(Some(observation(&[])), vec![one.clone(), one]));
+    one.groups.seen = vec!["g".into(), "moving".into()];
+    let mut other = one.clone();
+    other.groups.done = vec!["g".into()];
+    let status = status(&known(Some(observation(&[])), vec![one, other]));
     assert_eq!(status.groups, GroupCounts { exact: 1, total: 2 });
+    assert_eq!(
+        status.problems.len(),
+        1,
+        "a group that nobody looked after is said: {:?}",
+        status.problems
+    );
 }

@@ -182,12 +182,12 @@ struct Steward {
     configs_at: Option<Duration>,
     /// Configs that this cluster refused, with their values: said once per value, not tried again.
     refused: BTreeSet<(String, String, Option<String>)>,
-    checkpoints_made: bool,
+    own_topics_made: bool,
 }
 
 impl Steward {
     async fn act(&mut self, flow: &Flow, matches: &Matches) {
-        self.make_checkpoints_topic(flow).await;
+        self.make_own_topics(flow).await;
         self.look_at_configs(flow, matches).await;
         let (actions, mut problems) = actions(&flow.name, matches, &self.configs, &flow.target.view());
         let refused = &self.refused;
@@ -210,14 +210,19 @@ impl Steward {
         flow.board.set_problems("discovery", problems);
     }
 
-    async fn make_checkpoints_topic(&mut self, flow: &Flow) {
-        if self.checkpoints_made {
+    /// What groups need here before the first of them arrives.
+    async fn make_own_topics(&mut self, flow: &Flow) {
+        if self.own_topics_made {
+            return;
+        }
+        if let Err(error) = flow.target.prepare_groups().await {
+            tracing::warn!(flow = flow.name, %error, "groups cannot be kept here yet");
             return;
         }
         let name = checkpoints_topic(&flow.spec.source_cluster);
         let configs = [("cleanup.policy".to_owned(), "compact".to_owned())].into();
         match flow.target.create_internal_topic(&name, 1, configs).await {
-            Ok(()) => self.checkpoints_made = true,
+            Ok(()) => self.own_topics_made = true,
             Err(error) => {
                 tracing::warn!(flow = flow.name, topic = name, %error, "checkpoints topic not created")
             }

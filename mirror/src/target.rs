@@ -104,6 +104,9 @@ pub trait Target: Send + Sync + 'static {
     /// assigned. Answers once it is at the leader; replication goes on by itself.
     async fn append_own(&self, topic: &str, partition: i32, batch: Bytes) -> Result<(), LogError>;
 
+    /// Makes what this cluster keeps group positions in, if it is not there yet. Done is success.
+    async fn prepare_groups(&self) -> Result<(), CommandError>;
+
     /// Whether this daemon is the active coordinator of `group` (its offsets are loaded and it may write them).
     fn coordinates(&self, group: &str) -> bool;
 

@@ -289,6 +289,10 @@ impl Target for OwnCluster {
         replica.append(batch, 1).map(drop).map_err(log_error)
     }
 
+    async fn prepare_groups(&self) -> Result<(), CommandError> {
+        self.broker.prepare_groups().await.map_err(proposed)
+    }
+
     fn coordinates(&self, group: &str) -> bool {
         self.coordinator().coordinates(group).is_ok()
     }
