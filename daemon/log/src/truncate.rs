@@ -18,19 +18,17 @@ use crate::{files, metrics, recovery, snapshot};
 
 impl Log {
     /// Removes every batch that reaches to `offset` or past it, and everything remembered of them. The log ends at or below
-    /// `offset` afterwards: below it if a batch holds it or if a gap precedes it. At or past the end this changes nothing.
+    /// `offset` afterwards: below it if a batch holds it or if a gap precedes it. At or past the end this changes nothing;
+    /// below everything that is left of the log it is the same as [`Self::reset_at`], as in Kafka.
     pub fn truncate_to(&self, offset: i64) -> Result<(), TruncateError> {
         let mut state = self.lock();
         self.check_cut(&state)?;
         if offset >= state.end {
             return Ok(());
         }
-        if offset < state.start {
-            return Err(TruncateError::OutOfRange {
-                offset,
-                start: state.start,
-                end: state.end,
-            });
+        check_range(&state, offset)?;
+        if state.segment_at(offset).is_none() {
+            return self.cut(&mut state, |log, state| log.start_over(state, offset));
         }
         self.cut(&mut state, |log, state| log.cut_end(state, offset))
     }
@@ -39,30 +37,8 @@ impl Log {
     pub fn reset_at(&self, offset: i64) -> Result<(), TruncateError> {
         let mut state = self.lock();
         self.check_cut(&state)?;
-        if offset < 0 || offset > i64::MAX - i64::from(i32::MAX) - 1 {
-            return Err(TruncateError::OutOfRange {
-                offset,
-                start: state.start,
-                end: state.end,
-            });
-        }
-        self.cut(&mut state, |log, state| {
-            write_override(&log.dir, 0)?;
-            while let Some(segment) = state.segments.pop_back() {
-                remove(&segment)?;
-            }
-            snapshot::remove_after(&log.dir, -1)?;
-            files::sync_dir(&log.dir)?;
-            let fresh = Segment::active(&log.dir, offset)?;
-            fresh.file.sync()?;
-            files::sync_dir(&log.dir)?;
-            state.segments.push_back(fresh);
-            state.unsynced.clear();
-            state.epochs.clear();
-            state.producers = Producers::default();
-            (state.start, state.end, state.flushed) = (offset, offset, offset);
-            Ok(())
-        })
+        check_range(&state, offset)?;
+        self.cut(&mut state, |log, state| log.start_over(state, offset))
     }
 
     /// Moves the log start up to `offset`: what DeleteRecords and a leader's log start do. Segments that lie wholly below
@@ -150,6 +126,24 @@ impl Log {
         Ok(())
     }
 
+    fn start_over(&self, state: &mut State, offset: i64) -> io::Result<()> {
+        write_override(&self.dir, 0)?;
+        while let Some(segment) = state.segments.pop_back() {
+            remove(&segment)?;
+        }
+        snapshot::remove_after(&self.dir, -1)?;
+        files::sync_dir(&self.dir)?;
+        let fresh = Segment::active(&self.dir, offset)?;
+        fresh.file.sync()?;
+        files::sync_dir(&self.dir)?;
+        state.segments.push_back(fresh);
+        state.unsynced.clear();
+        state.epochs.clear();
+        state.producers = Producers::default();
+        (state.start, state.end, state.flushed) = (offset, offset, offset);
+        Ok(())
+    }
+
     fn cut_end(&self, state: &mut State, offset: i64) -> io::Result<()> {
         if offset < state.flushed {
             // The new end lies in this segment, at or below the offset; where exactly is not known yet.
@@ -202,6 +196,18 @@ impl Log {
         snapshot::remove_after(&self.dir, end)?;
         recovery::replay_producers(&self.dir, state, &self.env)
     }
+}
+
+/// Refuses offsets that no log can have.
+fn check_range(state: &State, offset: i64) -> Result<(), TruncateError> {
+    if (0..i64::MAX - i64::from(i32::MAX)).contains(&offset) {
+        return Ok(());
+    }
+    Err(TruncateError::OutOfRange {
+        offset,
+        start: state.start,
+        end: state.end,
+    })
 }
 
 /// Moves the start and takes the segments below it out. The caller deletes their files without the lock.

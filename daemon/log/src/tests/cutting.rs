@@ -86,6 +86,19 @@ fn the_start_moves_and_whole_segments_below_it_are_deleted() {
 }
 
 #[test]
+fn a_cut_below_everything_that_is_left_starts_over_there() {
+    let bench = Bench::new();
+    let log = bench.fresh();
+    for _ in 0..60 {
+        log.append(batch(1, "a record that takes some room"), 0).unwrap();
+    }
+    log.trim_to(50).unwrap();
+    log.truncate_to(7).unwrap();
+    assert_eq!((log.start(), log.end(), log.size_bytes()), (7, 7, 0));
+    assert_eq!(log.append(batch(1, "x"), 1).unwrap().base_offset, 7);
+}
+
+#[test]
 fn a_reset_log_is_empty_where_it_was_told() {
     let bench = Bench::new();
     let log = bench.fresh();

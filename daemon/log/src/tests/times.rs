@@ -133,7 +133,7 @@ fn the_oldest_go_when_there_are_too_many_bytes() {
     assert!((2_500..3_600).contains(&log.size_bytes()), "{}", log.size_bytes());
     log.set_config(LogConfig {
         delete: false,
-        ..bench.config.clone()
+        ..bench.config
     });
     assert!(log.retain(i64::MAX, 60).is_empty());
 }
