@@ -113,6 +113,9 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     key("unclean.leader.election.enable", ConfigKind::Boolean, "false"),
 ];
 
+/// The longest value, as long as Kafka's protocol could always carry.
+const MAX_VALUE_BYTES: usize = 32_767;
+
 /// The key called `name`.
 pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
     TOPIC_CONFIGS.iter().find(|config| config.name == name)
@@ -128,6 +131,11 @@ pub fn validate(name: &str, value: &str) -> Result<(), String> {
     let Some(config) = topic_config(name) else {
         return Err(format!("Unknown topic config name: {name}"));
     };
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(format!(
+            "Invalid value for configuration {name}: longer than {MAX_VALUE_BYTES} bytes"
+        ));
+    }
     let bad = |why: &str| Err(format!("Invalid value {value} for configuration {name}: {why}"));
     match config.kind {
         ConfigKind::Boolean if value == "true" || value == "false" => Ok(()),

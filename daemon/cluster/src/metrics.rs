@@ -29,7 +29,28 @@ pub const METRICS: &[(&str, &str)] = &[
         "tradewind_mesh_refused_streams_total",
         "Streams from other daemons or clients that were refused.",
     ),
+    (
+        "tradewind_controller",
+        "Whether this daemon is the controller of its cluster: 1 or 0.",
+    ),
+    (
+        "tradewind_metadata_index",
+        "The last entry of the metadata log that this daemon has applied.",
+    ),
+    (
+        "tradewind_fences_proposed_total",
+        "Daemons that this daemon, as controller, found silent or behind.",
+    ),
 ];
+
+pub(crate) fn standing(is_controller: bool, index: u64) {
+    metrics::gauge!("tradewind_controller").set(if is_controller { 1.0 } else { 0.0 });
+    metrics::gauge!("tradewind_metadata_index").set(index as f64);
+}
+
+pub(crate) fn fence_proposed() {
+    metrics::counter!("tradewind_fences_proposed_total").increment(1);
+}
 
 pub(crate) fn flushed(took: Duration) {
     metrics::histogram!("tradewind_log_fsync_duration_seconds").record(took.as_secs_f64());

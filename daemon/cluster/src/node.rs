@@ -23,6 +23,7 @@ use crate::controller::sessions::Sessions;
 use crate::image::Image;
 use crate::link::{Link, Peers};
 use crate::metadata::{Ask, MetadataOptions, ProposeError, RegisterError, Standing, StartError, Timing};
+use crate::metrics;
 use crate::raft::{self, AsyncChanges, Group, GroupOptions, NotTaken, Origin, Proposal, Status};
 use crate::rpc::{self, Dialer};
 
@@ -167,6 +168,7 @@ async fn run(
         }
     };
     core.refresh();
+    core.warn_of_differences();
     let tasks = [
         spawn(duties::run(Arc::clone(&core))),
         spawn(beat(Arc::clone(&core))),
@@ -301,6 +303,18 @@ impl Core {
             return Some(Duration::ZERO);
         }
         status.quorum_ack
+    }
+
+    /// The configured list counts when the cluster is made; afterwards membership is what Raft says.
+    fn warn_of_differences(&self) {
+        let image = self.image();
+        let configured: BTreeSet<NodeId> = self.options.seeds.keys().copied().collect();
+        if !image.members.is_empty() && image.members != configured {
+            tracing::warn!(
+                members = ?image.members, ?configured,
+                "the configured nodes differ from the cluster's members"
+            );
+        }
     }
 
     async fn serve(self: Arc<Self>, conversation: Conversation, node: NodeId, link: Link) {
@@ -493,15 +507,17 @@ impl Core {
             node: self.options.node,
             daemon_epoch,
         };
-        // With no controller in sight (all are being stopped) there is nobody to hand over to.
-        let limit = if self.standing.borrow().controller.is_some() {
-            limit
-        } else {
-            limit.min(self.timing().session * 2)
-        };
-        if let Err(error) = self.propose(command, Instant::now() + limit).await {
-            tracing::warn!(%error, "stopping without having handed over");
-        } else if self.standing.borrow().is_controller {
+        let proposed = self.propose(command, Instant::now() + limit);
+        let mut standing = self.standing.subscribe();
+        // When all daemons are being stopped, the last ones find nobody to hand over to.
+        let alone = standing.wait_for(|standing| !standing.in_touch);
+        tokio::select! {
+            handed_over = proposed => if let Err(error) = handed_over {
+                tracing::warn!(%error, "stopping without having handed over");
+            },
+            _ = alone => tracing::warn!("stopping without having handed over: no controller answers"),
+        }
+        if self.standing.borrow().is_controller {
             // The others learn what is committed with the next heartbeats; without them only from the next controller.
             tokio::time::sleep(self.timing().heartbeat * 3).await;
         }
@@ -527,6 +543,7 @@ impl Core {
             fatal: status.fatal,
         };
         drop(contact);
+        metrics::standing(status.is_leader, image.index);
         self.standing.send_if_modified(|before| {
             let changed = *before != standing;
             *before = standing;

@@ -266,3 +266,15 @@ async fn a_clean_stop_hands_leadership_over_at_once() {
         cluster.kill(metadata).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_to_stop_does_not_wait_for_those_who_are_gone() {
+    let cluster = TestCluster::new(&[1, 2, 3]);
+    let mut all = cluster.up().await;
+    let last = all.remove(1);
+    for metadata in all {
+        cluster.kill(metadata).await;
+    }
+    let stopped = tokio::time::timeout(PATIENCE, last.stop(PATIENCE * 10)).await;
+    assert!(stopped.is_ok());
+}

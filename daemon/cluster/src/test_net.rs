@@ -21,7 +21,7 @@ use crate::link::{FrameSink, FrameSource, Link, LinkError, Peers};
 use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, Timing};
 
 /// How long anything that is waited for may take. Generous: machines that test are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct TestClock(Instant);
 

@@ -6,13 +6,17 @@ use tradewind_wire::flow::{FlowSpec, Lineage};
 use tradewind_wire::ids::TopicId;
 
 use super::partitions::limit;
-use super::{change_partition, current, topic};
+use super::{change_partition, change_partitions, current, partition, topic};
 use crate::command::{LineageEntry, MetaError, Outcome, StaleWhat};
 use crate::election::Cause;
 use crate::image::{Cut, Flow, FlowState, Image, MirrorState, Topic};
 
 /// How many flows a cluster may have.
 const MAX_FLOWS: usize = 1_000;
+
+/// How long the patterns of one declaration may be together, and how many a list has at most.
+const MAX_SPEC_BYTES: usize = 64 << 10;
+const MAX_PATTERNS: usize = 1_000;
 
 /// How many source epochs a partition remembers; the oldest are forgotten. A source that elects once a minute takes a
 /// week to get there, and retention has long removed the first.
@@ -22,6 +26,19 @@ const MAX_LINEAGE: usize = 10_000;
 /// even for a promoted flow.
 pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, MetaError> {
     let name = spec.name();
+    let lists = [
+        &spec.topics,
+        &spec.topics_exclude,
+        &spec.groups,
+        &spec.groups_exclude,
+    ];
+    let text: usize = lists.iter().flat_map(|list| list.iter()).map(String::len).sum();
+    if text + name.len() > MAX_SPEC_BYTES || lists.iter().any(|list| list.len() > MAX_PATTERNS) {
+        return Err(MetaError::TooMany {
+            what: "the declaration's text".to_owned(),
+            limit: MAX_SPEC_BYTES,
+        });
+    }
     if let Some(flow) = image.flows.get_mut(&name) {
         if flow.spec != *spec {
             if flow.state == FlowState::FailingOver {
@@ -95,22 +112,21 @@ pub(super) fn lineage(image: &mut Image, entries: &[LineageEntry]) -> Result<Out
 }
 
 fn lineage_one(image: &mut Image, entry: &LineageEntry) -> Result<i32, MetaError> {
-    let topic = topic(image, entry.topic)?;
-    let now = topic
-        .partition(entry.partition)
-        .ok_or(MetaError::UnknownPartition(entry.partition))?;
+    let now = partition(image, (entry.topic, entry.partition))?;
     if now.lineage.last() == Some(&entry.lineage) {
         // The answer was lost, or the same leader has asked twice.
         return Ok(now.leader_epoch);
     }
-    let open = topic.mirror.as_ref().is_some_and(|mirror| {
-        let flow = image.flows.get(&mirror.flow);
-        topic.is_mirroring()
-            && flow.is_some_and(|flow| matches!(flow.state, FlowState::Active | FlowState::Paused))
-    });
-    if !open {
+    let topic = topic(image, entry.topic)?;
+    let flow = topic
+        .mirror
+        .as_ref()
+        .and_then(|mirror| image.flows.get(&mirror.flow));
+    let open = flow.is_some_and(|flow| matches!(flow.state, FlowState::Active | FlowState::Paused));
+    if !open || !topic.is_mirroring() {
         return Err(MetaError::NotMirroring(topic.name.clone()));
     }
+    drop(topic);
     current(
         StaleWhat::LeaderEpoch,
         entry.leader_epoch.into(),
@@ -165,14 +181,15 @@ pub(super) fn begin_failover(image: &mut Image, name: &str) -> Result<Outcome, M
         return Ok(described(flow));
     }
     flow.state = FlowState::FailingOver;
-    for topic in mirroring(image, name) {
-        for number in 0..topic.partitions.len() as i32 {
-            change_partition(image, (topic.id, number), Cause::Change, |partition, _| {
-                let above = partition.source_epoch().unwrap_or(-1).max(partition.leader_epoch);
-                partition.leader_epoch = above + 1;
-            })?;
-        }
-    }
+    change_partitions(
+        image,
+        |topic, _| writes(name, topic),
+        |_, _, partition, _| {
+            let above = partition.source_epoch().unwrap_or(-1).max(partition.leader_epoch);
+            partition.leader_epoch = above + 1;
+            Cause::Change
+        },
+    );
     promote_if_all_cut(image, name);
     flow_mut(image, name).map(|flow| described(flow))
 }
@@ -189,12 +206,11 @@ pub(super) fn record_cut(
 ) -> Result<Outcome, MetaError> {
     let state = flow_mut(image, name)?.state;
     let topic = topic(image, which.0)?;
-    let now = topic
-        .partition(which.1)
-        .ok_or(MetaError::UnknownPartition(which.1))?;
+    let now = partition(image, which)?;
     if topic.mirror.as_ref().is_none_or(|mirror| mirror.flow != name) {
         return Err(MetaError::NotMirroring(topic.name.clone()));
     }
+    drop(topic);
     if let Some(cut) = now.cut {
         return Ok(Outcome::Cut(cut));
     }
@@ -248,14 +264,13 @@ pub(super) fn promote_if_all_cut(image: &mut Image, name: &str) {
 
 /// The topics that flow `name` writes.
 fn mirroring(image: &Image, name: &str) -> Vec<Arc<Topic>> {
-    let of_flow =
-        |topic: &Arc<Topic>| topic.is_mirroring() && topic.mirror.as_ref().is_some_and(|m| m.flow == name);
-    image
-        .topics
-        .values()
-        .filter(|topic| of_flow(topic))
-        .cloned()
-        .collect()
+    let topics = image.topics.values();
+    topics.filter(|topic| writes(name, topic)).cloned().collect()
+}
+
+/// Whether flow `name` writes `topic`.
+fn writes(name: &str, topic: &Topic) -> bool {
+    topic.is_mirroring() && topic.mirror.as_ref().is_some_and(|mirror| mirror.flow == name)
 }
 
 fn flow_mut<'a>(image: &'a mut Image, name: &str) -> Result<&'a mut Flow, MetaError> {

@@ -146,6 +146,14 @@ fn topic(image: &Image, id: TopicId) -> Result<Arc<Topic>, MetaError> {
     topic.ok_or_else(|| MetaError::UnknownTopic(id.to_string()))
 }
 
+/// A copy of one partition. A copy, because whoever holds on to the topic makes changing it a copy of all its partitions.
+fn partition(image: &Image, (id, number): (TopicId, i32)) -> Result<Partition, MetaError> {
+    let topic = image.topics.get(&id);
+    let topic = topic.ok_or_else(|| MetaError::UnknownTopic(id.to_string()))?;
+    let partition = topic.partition(number);
+    partition.cloned().ok_or(MetaError::UnknownPartition(number))
+}
+
 /// Changes one partition by `change`, then settles it. Daemons and configuration must already be as they shall be.
 fn change_partition(
     image: &mut Image,

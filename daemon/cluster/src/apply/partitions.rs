@@ -2,7 +2,7 @@
 
 use tradewind_wire::ids::{NodeId, TopicId};
 
-use super::{change_partition, current, daemon, topic};
+use super::{change_partition, current, daemon, partition};
 use crate::command::{ElectionKind, IsrChange, IsrState, MetaError, Outcome, StaleWhat};
 use crate::election::{Cause, distrust, insert};
 use crate::image::{DaemonState, Image, Partition};
@@ -25,10 +25,7 @@ pub(super) fn alter_isr(
 }
 
 fn alter_one(image: &mut Image, node: NodeId, change: &IsrChange) -> Result<IsrState, MetaError> {
-    let topic = topic(image, change.topic)?;
-    let now = topic
-        .partition(change.partition)
-        .ok_or(MetaError::UnknownPartition(change.partition))?;
+    let now = partition(image, (change.topic, change.partition))?;
     if now.leader != Some(node) {
         return Err(MetaError::NotLeader(node));
     }
@@ -37,7 +34,7 @@ fn alter_one(image: &mut Image, node: NodeId, change: &IsrChange) -> Result<IsrS
         change.leader_epoch.into(),
         now.leader_epoch.into(),
     )?;
-    let wanted = wanted_isr(image, now, node, change)?;
+    let wanted = wanted_isr(image, &now, node, change)?;
     if now.isr == wanted {
         // A proposal whose answer was lost, or that another event has already brought about.
         return Ok(IsrState {
@@ -154,10 +151,7 @@ pub(super) fn elect(
 }
 
 fn elect_preferred(image: &mut Image, which: (TopicId, i32)) -> Result<NodeId, MetaError> {
-    let topic = topic(image, which.0)?;
-    let now = topic
-        .partition(which.1)
-        .ok_or(MetaError::UnknownPartition(which.1))?;
+    let now = partition(image, which)?;
     let preferred = *now.replicas.first().ok_or(MetaError::NoEligibleLeader)?;
     if now.leader == Some(preferred) {
         return Err(MetaError::ElectionNotNeeded);
@@ -176,10 +170,7 @@ fn elect_preferred(image: &mut Image, which: (TopicId, i32)) -> Result<NodeId, M
 }
 
 fn elect_unclean(image: &mut Image, which: (TopicId, i32)) -> Result<NodeId, MetaError> {
-    let topic = topic(image, which.0)?;
-    let now = topic
-        .partition(which.1)
-        .ok_or(MetaError::UnknownPartition(which.1))?;
+    let now = partition(image, which)?;
     if now.leader.is_some() {
         return Err(MetaError::ElectionNotNeeded);
     }

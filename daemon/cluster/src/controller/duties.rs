@@ -9,6 +9,7 @@ use tradewind_wire::ids::{ClusterId, NodeId};
 
 use super::sessions::Action;
 use crate::command::{Command, ElectionKind};
+use crate::metrics;
 use crate::node::Core;
 use crate::raft::{self, Proposal, Status};
 
@@ -81,6 +82,7 @@ fn carry_out(core: &Arc<Core>, action: Action) {
             session,
             term,
         } => {
+            metrics::fence_proposed();
             tracing::warn!(node, daemon_epoch, "fencing a daemon that is silent or behind");
             Command::Fence {
                 node,
