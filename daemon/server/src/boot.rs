@@ -4,6 +4,7 @@
 //! before the first of them is served: a daemon that cannot have one of them ends with nothing left listening.
 //! HTTP answers from then on (`/readyz` with 503), so that a long recovery can be watched.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -23,6 +24,7 @@ use tradewind_mirror::Mirror;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, TransportOptions, tcp};
 use tradewind_wire::clock::Rng;
 
+use crate::cli::kafka;
 use crate::clock::{SystemClock, SystemRng};
 use crate::config::Settings;
 use crate::connection::{Budget, Limits};
@@ -45,7 +47,7 @@ pub(crate) enum BootError {
 }
 
 impl BootError {
-    fn failed(error: impl std::fmt::Display) -> Self {
+    fn failed(error: impl Display) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -64,8 +66,9 @@ pub(crate) fn run(settings: Settings, stdin: bool) -> Result<(), BootError> {
 
 async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
     let stop = signals::listen(stdin).map_err(BootError::failed)?;
+    let tls = mesh_tls(&settings)?;
     let data_dir = open_data_dir(&settings.data_dir)?;
-    let ports = Ports::bind(&settings)?;
+    let ports = Ports::bind(&settings, tls)?;
     let handle = metrics::install().map_err(BootError::failed)?;
     let facts = Facts::new(handle, stop.drain.clone());
     let http_stop = CancellationToken::new();
@@ -112,22 +115,25 @@ struct Ports {
 }
 
 impl Ports {
-    fn bind(settings: &Settings) -> Result<Self, BootError> {
-        let unusable = |error: &dyn std::fmt::Display| BootError::Unusable(error.to_string());
-        let tls = mesh_tls(settings)?;
+    fn bind(settings: &Settings, tls: Arc<MeshTls>) -> Result<Self, BootError> {
+        let unusable = |key, error: &dyn Display| BootError::Unusable(format!("{key}: {error}"));
         let mut options = MeshOptions::new(reset_key(&settings.data_dir)?);
         options.transport = TransportOptions::default();
         let control_options = options.clone();
         let control_tls = Arc::clone(&tls);
         let control_ip = settings.mesh_listen.ip();
-        let mesh = Mesh::bind(settings.mesh_listen, tls, options).map_err(|error| unusable(&error))?;
-        let http = tcp::bind(settings.http_listen).map_err(|error| unusable(&error))?;
+        let mesh = Mesh::bind(settings.mesh_listen, tls, options)
+            .map_err(|error| unusable("mesh.listen", &error))?;
+        let http = tcp::bind(settings.http_listen).map_err(|error| unusable("http.listen", &error))?;
         let mut kafka = Vec::new();
         for listener in &settings.listeners {
-            let bound = tcp::bind(listener.listen).map_err(|error| unusable(&error))?;
+            let bound = tcp::bind(listener.listen).map_err(|error| unusable("kafka.listener", &error))?;
             let (host, port) = listener.advertise.clone();
             let port = match port {
-                0 => bound.local_addr().map_err(|error| unusable(&error))?.port(),
+                0 => bound
+                    .local_addr()
+                    .map_err(|error| unusable("kafka.listener", &error))?
+                    .port(),
                 port => port,
             };
             kafka.push((
@@ -289,6 +295,8 @@ impl Daemon {
         let running = broker.clone();
         let stop = background_stop.clone();
         background.spawn(async move { running.run(stop).await });
+        let address = |(_, at): &(_, Endpoint)| format!("{}:{}", at.host, at.port);
+        let own_addresses: Vec<String> = listeners.iter().map(address).collect();
         for (listener, endpoint) in listeners {
             let (broker, name) = (broker.clone(), endpoint.name.clone());
             let requests = move |peer| Requests::of_client(broker.clone(), &name, peer);
@@ -307,7 +315,7 @@ impl Daemon {
             settings.flows.clone(),
             background_stop.clone(),
         ));
-        facts.serving();
+        facts.serving(kafka::client(&own_addresses));
         tracing::info!("serving");
         Ok(Self {
             cluster,

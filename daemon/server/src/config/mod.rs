@@ -18,8 +18,7 @@ mod units;
 mod tests;
 
 pub(crate) use layers::{Loaded, Overrides, load};
-pub(crate) use problem::{Problem, Problems};
-pub(crate) use settings::{ListenerSettings, RemoteCluster, Settings};
+pub(crate) use problem::Problems;
+pub(crate) use settings::Settings;
 pub(crate) use show::{Shown, show};
 pub(crate) use template::template;
-pub(crate) use units::host_port;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::problem::Problem;
 use super::*;
 
 const GOOD: &str = r#"

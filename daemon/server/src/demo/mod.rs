@@ -3,6 +3,7 @@
 mod drill;
 mod world;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,10 +90,14 @@ fn mirror_of(topic: &str, naming: DemoNaming) -> String {
 /// What is printed once everything serves. Its first address is a Kafka listener of east.
 fn what_to_try(world: &World, naming: DemoNaming) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
-    let program = std::env::current_dir()
-        .ok()
-        .and_then(|here| program.strip_prefix(here).ok().map(|path| path.to_owned()))
-        .unwrap_or(program);
+    let here = std::env::current_dir().ok();
+    let near = here.and_then(|here| {
+        program
+            .strip_prefix(here)
+            .ok()
+            .map(|path| Path::new(".").join(path))
+    });
+    let program = near.unwrap_or(program);
     let program = program.display();
     let mirror = mirror_of(TOPIC, naming);
     let (east, west) = (&world.east, &world.west);

@@ -188,6 +188,7 @@ impl Daemon {
              [[kafka.listener]]\nlisten = \"{}\"\n\n\
              [http]\nlisten = \"{}\"\n\n\
              [topic_defaults]\n\"num.partitions\" = 3\n\"default.replication.factor\" = 3\n\
+             \"group.initial.rebalance.delay.ms\" = 0\n\
              \"min.insync.replicas\" = {min_in_sync}\n\n",
             self.id, self.id, self.mesh, self.kafka, self.http,
         )

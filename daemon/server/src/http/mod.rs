@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tradewind_client::Client;
 use tradewind_cluster::Cluster;
 use tradewind_mirror::Mirror;
 
@@ -26,6 +27,8 @@ struct Inner {
     metrics: PrometheusHandle,
     cluster: OnceLock<Cluster>,
     mirror: OnceLock<Mirror>,
+    /// Of this cluster, for what only all daemons together know.
+    client: OnceLock<Client>,
     /// Set once clients are served.
     serving: OnceLock<()>,
     stopping: CancellationToken,
@@ -38,6 +41,7 @@ impl Facts {
             metrics,
             cluster: OnceLock::new(),
             mirror: OnceLock::new(),
+            client: OnceLock::new(),
             serving: OnceLock::new(),
             stopping,
         };
@@ -56,8 +60,9 @@ impl Facts {
         let _ = self.inner.mirror.set(mirror);
     }
 
-    /// Clients are served.
-    pub(crate) fn serving(&self) {
+    /// Clients are served; `client` is one of them, of this cluster.
+    pub(crate) fn serving(&self, client: Client) {
+        let _ = self.inner.client.set(client);
         let _ = self.inner.serving.set(());
     }
 }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tradewind_client::admin::GroupListing;
 use tradewind_cluster::Cluster;
 use tradewind_cluster::image::{DaemonState, FlowState, Image, Topic};
 use tradewind_mirror::Mirror;
@@ -226,12 +227,26 @@ pub(super) async fn flows(State(facts): State<Facts>) -> Result<Json<Vec<FlowLin
     Ok(Json(image.flows.values().map(line).collect()))
 }
 
-pub(super) async fn groups(State(facts): State<Facts>) -> Result<Json<serde_json::Value>, Refusal> {
+#[derive(Debug, Serialize)]
+pub(super) struct GroupLine {
+    group: String,
+    protocol_type: String,
+    state: String,
+}
+
+/// The groups of all daemons, asked as any client would.
+pub(super) async fn groups(State(facts): State<Facts>) -> Result<Json<Vec<GroupLine>>, Refusal> {
     cluster(&facts)?;
-    Err(Refusal(
-        StatusCode::NOT_IMPLEMENTED,
-        "groups are listed over the Kafka protocol: tradewind group list".into(),
-    ))
+    let client = facts.inner.client.get();
+    let client = client.ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, "starting".into()))?;
+    let groups = client.list_groups().await;
+    let groups = groups.map_err(|error| Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let line = |group: GroupListing| GroupLine {
+        group: group.group,
+        protocol_type: group.protocol_type,
+        state: group.state,
+    };
+    Ok(Json(groups.into_iter().map(line).collect()))
 }
 
 pub(super) async fn mirror_status(State(facts): State<Facts>) -> Result<Json<Vec<FlowStatus>>, Refusal> {
