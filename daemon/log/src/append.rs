@@ -189,6 +189,7 @@ impl Log {
         }
         let bytes = batches.iter().map(Batch::size).sum();
         state.size += bytes as u64;
+        state.unflushed += bytes as u64;
         metrics::appended(batches.len(), bytes);
         self.publish(state);
         Ok(())

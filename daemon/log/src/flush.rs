@@ -25,6 +25,8 @@ impl Log {
                 return Ok(state.flushed);
             }
             state.flush_cap = i64::MAX;
+            state.unflushed = 0;
+            self.publish(&state);
             let mut files = std::mem::take(&mut state.unsynced);
             files.push(Arc::clone(&state.active().file));
             let epochs = std::mem::take(&mut state.epochs_dirty).then(|| state.epochs.to_text());

@@ -83,6 +83,7 @@ struct Marks {
     /// -1 for none.
     epoch: AtomicI32,
     size: AtomicU64,
+    unflushed: AtomicU64,
 }
 
 /// What the mutex guards.
@@ -96,6 +97,8 @@ pub(crate) struct State {
     /// Bytes of all segments.
     pub(crate) size: u64,
     pub(crate) flushed: i64,
+    /// Bytes appended since the last flush began.
+    pub(crate) unflushed: u64,
     pub(crate) epochs: Epochs,
     /// Whether the epochs differ from their file.
     pub(crate) epochs_dirty: bool,
@@ -138,6 +141,7 @@ impl Log {
                 flushed: AtomicI64::new(0),
                 epoch: AtomicI32::new(-1),
                 size: AtomicU64::new(0),
+                unflushed: AtomicU64::new(0),
             },
             state: Mutex::new(state),
             flushing: Mutex::new(()),
@@ -175,6 +179,12 @@ impl Log {
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.marks.size.load(Ordering::Acquire)
+    }
+
+    /// Bytes appended since the last flush began: when these grow large, a flush in the background keeps the kernel from
+    /// stopping an appender to write them, and recovery short.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.marks.unflushed.load(Ordering::Acquire)
     }
 
     /// Why the log takes no more writes, if it does not.
@@ -282,6 +292,7 @@ impl Log {
             .epoch
             .store(state.epochs.last().unwrap_or(-1), Ordering::Release);
         self.marks.size.store(state.size, Ordering::Release);
+        self.marks.unflushed.store(state.unflushed, Ordering::Release);
     }
 
     /// Puts the log out of service.

@@ -94,6 +94,7 @@ impl<'a> Opening<'a> {
             end: 0,
             flushed: 0,
             size: 0,
+            unflushed: 0,
             epochs_dirty: false,
             epochs: epochs.clone().unwrap_or_default(),
             producers: Producers::default(),

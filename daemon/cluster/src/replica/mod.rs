@@ -27,6 +27,9 @@ use tradewind_wire::ids::{NodeId, TopicId};
 pub use self::error::{CommitError, ReplicaError};
 use self::leadership::{Assignment, Leadership};
 use self::waiters::{CommitWaiters, ProgressWaiters};
+
+/// Topics that do not flush each append are flushed when this much is dirty.
+const BACKGROUND_FLUSH_BYTES: u64 = 16 << 20;
 use crate::flusher::{FlushState, Flusher};
 use crate::image::Partition;
 use crate::replicate::signal::Subscribers;
@@ -591,9 +594,7 @@ impl Replica {
         self.log.append_at(batches, None)?;
         let flush_each = state.settings.flush_each;
         drop(state);
-        if flush_each {
-            self.context.flusher.enqueue(&self.me);
-        }
+        self.flush_later(flush_each);
         Ok(())
     }
 
@@ -711,10 +712,16 @@ impl Replica {
                 self.watermark_moved(state);
             }
         }
-        if flush_each {
+        self.flush_later(flush_each);
+        self.subscribers.ready();
+    }
+
+    /// Has the log flushed: after each append if that is what counts, else before so much is dirty that the kernel would
+    /// make an appender wait for it.
+    fn flush_later(&self, flush_each: bool) {
+        if flush_each || self.log.unflushed_bytes() >= BACKGROUND_FLUSH_BYTES {
             self.context.flusher.enqueue(&self.me);
         }
-        self.subscribers.ready();
     }
 
     fn watermark_moved(&self, state: &mut State) {

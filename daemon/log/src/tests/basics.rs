@@ -186,9 +186,9 @@ fn flushing_moves_the_flushed_end_and_closing_refuses_what_follows() {
         log.append(batch(2, "some bytes to cross segments with"), 0)
             .unwrap();
     }
-    assert_eq!(log.flushed_end(), 0);
+    assert_eq!((log.flushed_end(), log.unflushed_bytes()), (0, log.size_bytes()));
     assert_eq!(log.flush().unwrap(), 60);
-    assert_eq!(log.flushed_end(), 60);
+    assert_eq!((log.flushed_end(), log.unflushed_bytes()), (60, 0));
     log.close().unwrap();
     assert!(matches!(log.append(batch(1, "x"), 0), Err(AppendError::Closed)));
     assert_eq!(extents(&log).len(), 30, "reads go on");
