@@ -158,10 +158,15 @@ impl Client {
 
     /// Asks for fresh metadata if `error` says that a leader is not where it was.
     pub(crate) async fn leader_moved(&self, error: &ClientError, topic: &str) {
+        self.leaders_moved(error, &[topic]).await;
+    }
+
+    /// The same for several topics.
+    pub(crate) async fn leaders_moved(&self, error: &ClientError, topics: &[&str]) {
         if error.is_retriable()
-            && let Err(error) = self.metadata(&[topic]).await
+            && let Err(error) = self.metadata(topics).await
         {
-            tracing::debug!(%error, topic, "cannot refresh metadata");
+            tracing::debug!(%error, ?topics, "cannot refresh metadata");
         }
     }
 }

@@ -16,6 +16,7 @@
 pub mod admin;
 mod backoff;
 mod client;
+mod commits;
 mod config;
 pub mod consumer;
 mod error;
@@ -26,11 +27,12 @@ mod offsets;
 pub mod producer;
 
 pub use client::Client;
+pub use commits::{CommittedOffset, OffsetToCommit};
 pub use config::{ClientConfig, Transport};
 pub use consumer::{ConsumeError, ConsumerRecord, GroupConfig, GroupConsumer, OffsetReset, PartitionReader};
 pub use error::ClientError;
 pub use fetch::{FetchLimits, FetchPosition, FetchedPartition, Isolation};
 pub use metadata::{Broker, ClusterMetadata, PartitionMetadata, TopicMetadata};
 pub use net::pool::Lane;
-pub use offsets::{CommittedOffset, ListedOffset, OffsetSpec, OffsetToCommit};
+pub use offsets::{ListedOffset, OffsetSpec};
 pub use producer::{Acks, Delivered, Delivery, ProduceError, Producer, ProducerConfig, Record};

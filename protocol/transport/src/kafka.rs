@@ -278,4 +278,38 @@ mod tests {
         assert!(reader.recv().await.is_err());
         assert!(reader.buffer.capacity() <= 2 * RESERVE_BYTES);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_frames_survive_any_cutting(
+            frames in proptest::collection::vec(proptest::collection::vec(0..20_000usize, 0..5), 0..8),
+            pipe in 1..5_000usize,
+        ) {
+            let chunk = |length: usize| Bytes::from(vec![length as u8; length]);
+            let frames: Vec<Vec<Bytes>> =
+                frames.into_iter().map(|lengths| lengths.into_iter().map(chunk).collect()).collect();
+            let expected: Vec<Bytes> = frames.iter().map(|frame| Bytes::from(frame.concat())).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(async {
+                let (near, far) = tokio::io::duplex(pipe);
+                let write = async {
+                    let mut writer = KafkaWriter::new(near);
+                    for frame in frames {
+                        writer.push(frame).unwrap();
+                    }
+                    writer.shutdown().await.unwrap();
+                };
+                let read = async {
+                    let mut reader = KafkaReader::new(far, LIMIT);
+                    let mut frames = Vec::new();
+                    while let Some(frame) = reader.recv().await.unwrap() {
+                        frames.push(frame);
+                    }
+                    frames
+                };
+                tokio::join!(write, read).1
+            });
+            proptest::prop_assert_eq!(read, expected);
+        }
+    }
 }

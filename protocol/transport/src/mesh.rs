@@ -251,10 +251,15 @@ impl Mesh {
     }
 }
 
-/// Takes incoming connections as long as the endpoint lives. Ends with the endpoint.
+/// Takes incoming connections until the endpoint is closed or its last handle is dropped.
 async fn accept_loop(endpoint: Endpoint, options: Arc<MeshOptions>, queue: mpsc::Sender<MeshConn>) {
     let places = Arc::new(Semaphore::new(options.max_handshakes));
-    while let Some(incoming) = endpoint.accept().await {
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = queue.closed() => return,
+        };
+        let Some(incoming) = incoming else { return };
         if endpoint.open_connections() >= options.max_connections {
             incoming.refuse();
             continue;

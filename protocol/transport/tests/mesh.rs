@@ -442,6 +442,16 @@ async fn links_may_have_settings_of_their_own() {
 }
 
 #[tokio::test]
+async fn dropping_the_last_handle_frees_the_port() {
+    let authority = Authority::new();
+    let dir = authority.issue("east", 1);
+    let one = bind(load(&dir, &[]));
+    let listen = one.local_addr().unwrap();
+    drop(one);
+    rebind(listen, &dir).await;
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_said_plainly() {
     let authority = Authority::new();
     let one = bind(authority.tls("east", 1));

@@ -18,10 +18,11 @@ use super::heartbeat::{Heartbeats, Signal, signal_of};
 use super::member::{self, MemberError, Membership};
 use super::{ConsumeError, ConsumerRecord, OffsetReset};
 use crate::client::Client;
+use crate::commits::OffsetToCommit;
 use crate::error::ClientError;
 use crate::fetch::{FetchLimits, FetchPosition, FetchedPartition, Isolation};
 use crate::net::pool::Lane;
-use crate::offsets::{OffsetSpec, OffsetToCommit};
+use crate::offsets::OffsetSpec;
 
 /// How often the leader looks whether topics have grown.
 const LOOK_AT_TOPICS: Duration = Duration::from_secs(5);
@@ -199,7 +200,7 @@ impl GroupConsumer {
             .await;
         self.committed_at = self.client.clock().monotonic();
         if let Err(error) = &committed
-            && let (Some(signal), Some(heartbeats)) = (error.code().and_then(signal_of), &self.heartbeats)
+            && let (Some(signal), Some(heartbeats)) = (error.code().and_then(of_commit), &self.heartbeats)
         {
             heartbeats.raise(signal);
         }
@@ -478,6 +479,17 @@ async fn reset_position(
         .list_offset(&partition.0, partition.1, spec, config.limits.isolation)
         .await?;
     Ok(listed.map_or(0, |listed| listed.offset))
+}
+
+/// What the refusal of a commit says about the membership; most refusals are about the commit only.
+fn of_commit(code: ErrorCode) -> Option<Signal> {
+    match code {
+        ErrorCode::RebalanceInProgress
+        | ErrorCode::UnknownMemberId
+        | ErrorCode::IllegalGeneration
+        | ErrorCode::FencedInstanceId => signal_of(code),
+        _ => None,
+    }
 }
 
 /// Stands for a refresh of metadata among the fetches.
