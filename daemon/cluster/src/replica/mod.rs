@@ -27,12 +27,12 @@ use tradewind_wire::ids::{NodeId, TopicId};
 pub use self::error::{CommitError, ReplicaError};
 use self::leadership::{Assignment, Leadership};
 use self::waiters::{CommitWaiters, ProgressWaiters};
-
-/// Topics that do not flush each append are flushed when this much is dirty.
-const BACKGROUND_FLUSH_BYTES: u64 = 16 << 20;
 use crate::flusher::{FlushState, Flusher};
 use crate::image::Partition;
 use crate::replicate::signal::Subscribers;
+
+/// Topics that do not flush each append are flushed when this much is dirty.
+const BACKGROUND_FLUSH_BYTES: u64 = 16 << 20;
 
 /// How a consumer's reading is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
