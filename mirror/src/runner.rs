@@ -15,7 +15,7 @@ use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSource, FlowSpec};
 use tradewind_wire::mesh::Conversation;
 
-use crate::board::{Board, GroupsFacts, PositionFacts, PositionStatus};
+use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
 use crate::passes::{self, led_here};
@@ -27,7 +27,7 @@ use crate::source::track::Health;
 use crate::status::{
     DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, flow_status,
 };
-use crate::target::{FlowState, Target};
+use crate::target::{FlowState, Target, View};
 use crate::{failover, heartbeat};
 
 /// How long daemons have to report on a flow.
@@ -255,7 +255,12 @@ impl Inner {
         if state == FlowState::Active {
             match &flow {
                 Some(flow) => match flow.observe().await {
-                    Ok(observation) => known.observation = Some(observation),
+                    Ok(observation) => {
+                        if has_news(&observation, &self.target.view()) {
+                            flow.refresh.notify_one();
+                        }
+                        known.observation = Some(observation);
+                    }
                     Err(error) => {
                         tracing::debug!(flow = name, %error, "status without a look at the source");
                         known.unreachable = true;
@@ -359,6 +364,17 @@ impl Inner {
         }
         all
     }
+}
+
+/// Whether the source has partitions that are not here yet.
+fn has_news(observation: &Observation, view: &View) -> bool {
+    observation.partitions.iter().any(|observed| {
+        let here = view
+            .topics
+            .get(&observed.here)
+            .map_or(0, |topic| topic.partitions.len());
+        usize::try_from(observed.partition).is_ok_and(|partition| partition >= here)
+    })
 }
 
 fn partitions(watermarks: Vec<(String, i32, i64)>, board: &Board) -> Vec<PartitionReport> {
