@@ -127,6 +127,14 @@ impl Metadata {
         self.end(false, Duration::ZERO).await;
     }
 
+    /// Writes a snapshot and forgets the log before it, as thousands of entries would bring about.
+    #[cfg(test)]
+    pub(crate) async fn compact(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Compact { reply }).await.unwrap();
+        answer.await.unwrap();
+    }
+
     async fn end(&self, hand_over: bool, timeout: Duration) {
         let (reply, answer) = oneshot::channel();
         let ask = Ask::Stop {
@@ -289,6 +297,8 @@ pub(crate) enum Ask {
         node: NodeId,
         link: Link,
     },
+    #[cfg(test)]
+    Compact { reply: oneshot::Sender<()> },
     Stop {
         hand_over: bool,
         timeout: Duration,

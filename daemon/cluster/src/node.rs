@@ -255,6 +255,13 @@ async fn serve_asks(core: &Arc<Core>, mut asked: mpsc::Receiver<Ask>) -> Option<
             } => {
                 tokio::spawn(core.serve(conversation, node, link));
             }
+            #[cfg(test)]
+            Ask::Compact { reply } => {
+                tokio::spawn(async move {
+                    core.group.compact().await;
+                    let _ = reply.send(());
+                });
+            }
             Ask::Stop {
                 hand_over: false,
                 reply,

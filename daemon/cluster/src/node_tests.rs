@@ -278,3 +278,31 @@ async fn the_last_to_stop_does_not_wait_for_those_who_are_gone() {
     let stopped = tokio::time::timeout(PATIENCE, last.stop(PATIENCE * 10)).await;
     assert!(stopped.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_away_for_longer_than_the_log_reaches_gets_a_snapshot() {
+    let cluster = TestCluster::new(&[1, 2, 3]);
+    let mut all = cluster.up().await;
+    let away = all.pop().unwrap();
+    cluster.kill(away).await;
+    for i in 0..5 {
+        create_topic(&all[0], &format!("topic-{i}"), i + 1).await.unwrap();
+    }
+    until(&all[1], "five topics", |image| image.topics.len() == 5).await;
+    for metadata in &all {
+        metadata.compact().await;
+    }
+    let back = cluster.start(3).await;
+    cluster.register(&back).await.unwrap();
+    assert_eq!(back.image().topics.len(), 5);
+    create_topic(&back, "after", 9).await.unwrap();
+    all.push(back);
+    for metadata in all {
+        cluster.kill(metadata).await;
+    }
+
+    // Snapshot, then log: what every one of them finds on its own disk.
+    for metadata in cluster.up().await {
+        until(&metadata, "all six topics", |image| image.topics.len() == 6).await;
+    }
+}

@@ -221,6 +221,23 @@ impl Group {
         self.store.set_incarnations(incarnations)
     }
 
+    /// Writes a snapshot of everything applied and purges the log up to it.
+    #[cfg(test)]
+    pub(crate) async fn compact(&self) {
+        let applied = self.status().applied;
+        self.raft.trigger().snapshot().await.unwrap();
+        let patience = Some(crate::test_net::PATIENCE);
+        let built = |metrics: &openraft::RaftMetrics<u64, Member>| {
+            metrics.snapshot.is_some_and(|id| id.index >= applied)
+        };
+        self.raft.wait(patience).metrics(built, "snapshot").await.unwrap();
+        self.raft.trigger().purge_log(applied).await.unwrap();
+        let purged = |metrics: &openraft::RaftMetrics<u64, Member>| {
+            metrics.purged.is_some_and(|id| id.index >= applied)
+        };
+        self.raft.wait(patience).metrics(purged, "purge").await.unwrap();
+    }
+
     /// Stops Raft; the store is closed when the last clone is gone.
     pub(crate) async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
