@@ -3,6 +3,9 @@
 //! One thread with a runtime of its own carries Raft, heartbeats and sessions. The tasks on it share [`Core`]; none of
 //! them holds a lock over an await.
 
+mod bootstrap;
+mod propose;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,37 +13,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tradewind_wire::clock::Rng;
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::mesh::Conversation;
 
-use crate::command::{Command, MetaError, Outcome, Registration};
 use crate::control::{self, Beat, Lines};
 use crate::controller::duties;
 use crate::controller::sessions::Sessions;
 use crate::image::Image;
 use crate::link::{Link, Peers};
-use crate::metadata::{Ask, MetadataOptions, ProposeError, RegisterError, Standing, StartError, Timing};
+use crate::metadata::{Ask, MetadataOptions, Standing, StartError, Timing};
 use crate::metrics;
-use crate::raft::{self, AsyncChanges, Group, GroupOptions, NotTaken, Origin, Proposal, Status};
+use crate::raft::{self, AsyncChanges, Group, GroupOptions, NotTaken, Proposal, Status};
 use crate::rpc::{self, Dialer};
 
 /// How long one attempt to hand a proposal to the controller may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to wait before another attempt, if nothing else happens.
-const RETRY_AFTER: Duration = Duration::from_millis(50);
-
 /// How many proposals of this daemon may be under way; well below what the state machine remembers.
 const PROPOSALS: usize = 64;
-
-/// How long a proposal waits for one of those slots and for its outcome when it names no deadline.
-const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many incarnations that may or may not have been registered are remembered.
-const MAX_INCARNATIONS: usize = 64;
 
 /// How long the stopping of Raft's blocking work may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -174,7 +167,7 @@ async fn run(
         spawn(beat(Arc::clone(&core))),
         spawn(watch_group(Arc::clone(&core))),
         spawn(watch_images(Arc::clone(&core))),
-        spawn(bootstrap(Arc::clone(&core))),
+        spawn(bootstrap::run(Arc::clone(&core))),
     ];
     let _ = ready.send(Ok(Handles {
         asks,
@@ -208,6 +201,15 @@ async fn open(options: MetadataOptions, peers: Arc<dyn Peers>) -> Result<Core, S
         timing: options.timing,
     };
     let group = Group::open(&group_options, Arc::clone(&dialer), images_tx).await?;
+    if let (Some(wanted), Some(found)) = (options.cluster_id, images.borrow().cluster_id)
+        && wanted != found
+    {
+        return Err(StartError::Foreign {
+            dir: options.dir.clone(),
+            found: format!("cluster {found}"),
+            wanted: format!("cluster {wanted}"),
+        });
+    }
     let sessions = Sessions::new(options.timing.heartbeat, options.timing.session);
     Ok(Core {
         group,
@@ -379,157 +381,6 @@ impl Core {
         }
     }
 
-    /// Gets a command into the log and waits until it is applied here.
-    async fn propose(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
-            return Err(ProposeError::NoController);
-        };
-        let nonce = self.rng().next_u64();
-        let proposal = Proposal {
-            origin: Some(Origin {
-                node: self.options.node,
-                nonce,
-            }),
-            command,
-        };
-        let (_guard, mut answer) = self.group.wait(nonce);
-        let mut sent = false;
-        let forwarding = self.forward(&proposal, &mut sent);
-        tokio::select! {
-            biased;
-            answered = &mut answer => return answered.map_err(|_| ProposeError::Stopped)?.map_err(Into::into),
-            () = tokio::time::sleep_until(deadline) => {}
-            stopped = forwarding => {
-                if stopped {
-                    return Err(ProposeError::Stopped);
-                }
-                if let Ok(answered) = timeout_at(deadline, answer).await {
-                    return answered.map_err(|_| ProposeError::Stopped)?.map_err(Into::into);
-                }
-            }
-        }
-        if sent {
-            Err(ProposeError::Timeout)
-        } else {
-            Err(ProposeError::NoController)
-        }
-    }
-
-    /// Hands the proposal to the controller, whoever that is, until one has taken it. True if Raft has stopped here.
-    async fn forward(&self, proposal: &Proposal, sent: &mut bool) -> bool {
-        let mut hint = None;
-        let mut changes = self.group.changes();
-        loop {
-            let status = self.group.status();
-            let reply = match hint.take().or(status.leader) {
-                Some(leader) if leader == self.options.node => {
-                    *sent = true;
-                    match timeout(ATTEMPT_TIMEOUT, self.group.append(proposal.clone())).await {
-                        Ok(Err(NotTaken::Stopped)) => return true,
-                        Ok(Ok(_)) => return false,
-                        Ok(Err(NotTaken::NotLeader(leader))) => control::Reply::NotController(leader),
-                        Err(_) => control::Reply::Unknown,
-                    }
-                }
-                Some(leader) => {
-                    *sent = true;
-                    let request = control::Request::Propose(Box::new(proposal.clone()));
-                    let asked = self.lines.ask(leader, &request, ATTEMPT_TIMEOUT).await;
-                    asked.unwrap_or_else(|error| {
-                        tracing::debug!(%error, "the controller did not take a proposal");
-                        control::Reply::Unknown
-                    })
-                }
-                None => control::Reply::NotController(None),
-            };
-            match reply {
-                control::Reply::Taken { .. } => return false,
-                control::Reply::NotController(Some(other)) if other != self.options.node => {
-                    hint = Some(other);
-                }
-                _ => {}
-            }
-            let _ = timeout(RETRY_AFTER, changes.changed()).await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Registers this run of the daemon; see [`crate::metadata::Metadata::register`].
-    async fn register(&self, mut registration: Registration) -> Result<i64, RegisterError> {
-        let storage = |error: std::io::Error| RegisterError::Storage(error.to_string());
-        let mut own = self.group.incarnations().map_err(storage)?;
-        let stays_duplicate_until = Instant::now() + self.timing().session * 3;
-        // Remembered before it is proposed: if it is applied, but this process does not live to see it, the next run
-        // must know that it was its own.
-        own.insert(registration.incarnation);
-        while own.len() > MAX_INCARNATIONS {
-            own.pop_first();
-        }
-        self.group.set_incarnations(&own).map_err(storage)?;
-        self.contact.lock().incarnation = Some(registration.incarnation);
-        // The first thing in a new cluster's image is its name.
-        let named = self
-            .images
-            .clone()
-            .wait_for(|image| image.cluster_id.is_some())
-            .await
-            .is_ok();
-        if !named {
-            return Err(RegisterError::Stopped);
-        }
-        loop {
-            let registered = self
-                .image()
-                .nodes
-                .get(&registration.node)
-                .map(|daemon| daemon.incarnation);
-            registration.replaces = registered.filter(|incarnation| own.contains(incarnation));
-            let command = Command::Register(registration.clone());
-            match self.propose(command, Instant::now() + REGISTER_TIMEOUT).await {
-                Ok(Outcome::Registered { epoch }) => {
-                    let only = BTreeSet::from([registration.incarnation]);
-                    self.group.set_incarnations(&only).map_err(storage)?;
-                    self.refresh();
-                    return Ok(epoch);
-                }
-                // A process that was killed a moment ago is live until it is fenced.
-                Err(ProposeError::Refused(MetaError::DuplicateNode(_)))
-                    if Instant::now() < stays_duplicate_until =>
-                {
-                    tokio::time::sleep(self.timing().heartbeat).await;
-                }
-                Err(ProposeError::Refused(error)) => return Err(RegisterError::Refused(error)),
-                Err(ProposeError::Stopped) => return Err(RegisterError::Stopped),
-                Ok(_) | Err(_) => tracing::info!("not registered yet: no controller answers"),
-            }
-        }
-    }
-
-    /// Announces a clean stop: when it is applied, others lead what this daemon led, as far as any can.
-    async fn hand_over(&self, limit: Duration) {
-        let Some(daemon_epoch) = self.standing.borrow().daemon_epoch else {
-            return;
-        };
-        let command = Command::Stopping {
-            node: self.options.node,
-            daemon_epoch,
-        };
-        let proposed = self.propose(command, Instant::now() + limit);
-        let mut standing = self.standing.subscribe();
-        // When all daemons are being stopped, the last ones find nobody to hand over to.
-        let alone = standing.wait_for(|standing| !standing.in_touch);
-        tokio::select! {
-            handed_over = proposed => if let Err(error) = handed_over {
-                tracing::warn!(%error, "stopping without having handed over");
-            },
-            _ = alone => tracing::warn!("stopping without having handed over: no controller answers"),
-        }
-        if self.standing.borrow().is_controller {
-            // The others learn what is committed with the next heartbeats; without them only from the next controller.
-            tokio::time::sleep(self.timing().heartbeat * 3).await;
-        }
-    }
-
     /// Tells of this daemon's standing, if it has changed.
     fn refresh(&self) {
         let status = self.group.status();
@@ -609,55 +460,5 @@ async fn watch_images(core: Arc<Core>) {
     let mut images = core.images.clone();
     while images.changed().await.is_ok() {
         core.refresh();
-    }
-}
-
-/// The daemons that vote: one of up to two, three of up to four, five of more; those with the lowest ids.
-fn voters(seeds: &BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
-    let count = match seeds.len() {
-        0..=2 => 1,
-        3..=4 => 3,
-        _ => 5,
-    };
-    seeds
-        .iter()
-        .take(count)
-        .map(|(node, mesh)| (*node, mesh.clone()))
-        .collect()
-}
-
-/// Makes the cluster, if this is its lowest voter and every voter has answered once that it is blank. All must answer:
-/// one that is only late could belong to a cluster already.
-async fn bootstrap(core: Arc<Core>) {
-    let voters = voters(&core.options.seeds);
-    let lowest = voters.keys().next() == Some(&core.options.node);
-    let mut blank: BTreeMap<NodeId, (String, [u8; 16])> = BTreeMap::new();
-    if let Some(mesh) = voters.get(&core.options.node) {
-        blank.insert(core.options.node, (mesh.clone(), core.options.storage_id));
-    }
-    while lowest && core.group.is_blank().await {
-        for (&node, mesh) in &voters {
-            if blank.contains_key(&node) {
-                continue;
-            }
-            match raft::probe(&core.dialer, node, core.timing().session).await {
-                Ok(probe) if probe.blank => {
-                    blank.insert(node, (mesh.clone(), probe.storage_id));
-                }
-                Ok(_) => tracing::warn!(
-                    node,
-                    "this data directory is blank, but another voter's is not: waiting to be made a member"
-                ),
-                Err(error) => tracing::info!(node, %error, "waiting for a voter of the new cluster"),
-            }
-        }
-        if blank.len() == voters.len() {
-            match core.group.initialize(&blank).await {
-                Ok(()) => tracing::info!(voters = ?blank.keys(), "made a new cluster"),
-                Err(error) => tracing::warn!(error, "could not make the cluster"),
-            }
-        } else {
-            tokio::time::sleep(core.timing().heartbeat).await;
-        }
     }
 }

@@ -1,0 +1,236 @@
+//! Flows: declaration, lineage, failover.
+
+use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming};
+use tradewind_wire::ids::TopicId;
+
+use super::{Log, TOPIC, registration};
+use crate::command::{
+    Command, CreateTopic, GrowTopic, LineageEntry, MetaError, MirrorBinding, Outcome, StaleWhat,
+};
+use crate::image::{DaemonState, FlowState, Image, MirrorState};
+
+fn flow_spec() -> FlowSpec {
+    FlowSpec {
+        source_cluster: "east".to_owned(),
+        target_cluster: "west".to_owned(),
+        source: FlowSource::Mesh(vec!["east-1:7100".to_owned()]),
+        topics: vec![".*".to_owned()],
+        topics_exclude: Vec::new(),
+        groups: vec![".*".to_owned()],
+        groups_exclude: Vec::new(),
+        naming: Naming::Identity,
+    }
+}
+
+/// A flow with one mirror topic of two partitions on three daemons.
+fn mirrored() -> Log {
+    let mut log = Log::with(3);
+    log.must(&Command::DeclareFlow { spec: flow_spec() });
+    let mut create = CreateTopic::new("orders", TOPIC, 2, 3);
+    create.assignment = Some(vec![vec![1, 2, 3], vec![2, 3, 1]]);
+    create.mirror = Some(MirrorBinding {
+        flow: "east->west".to_owned(),
+        source_topic: "orders".to_owned(),
+        source_topic_id: TopicId([3; 16]),
+    });
+    log.must(&Command::CreateTopic(create));
+    log
+}
+
+fn lineage_entry(log: &Log, source_epoch: i32, first: i64) -> LineageEntry {
+    LineageEntry {
+        topic: TOPIC,
+        partition: 0,
+        leader_epoch: log.partition().leader_epoch,
+        lineage: Lineage {
+            target_first: first,
+            source_cluster_id: "abc".to_owned(),
+            source_topic_id: TopicId([3; 16]),
+            source_epoch,
+            source_first: first,
+        },
+    }
+}
+
+fn enter(log: &mut Log, entry: LineageEntry) -> Result<i32, MetaError> {
+    match log.must(&Command::Lineage { entries: vec![entry] }) {
+        Outcome::Lineage(mut results) => results.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn declaring_a_flow_again_changes_nothing_and_another_declaration_is_another_version() {
+    let mut log = mirrored();
+    let again = log.must(&Command::DeclareFlow { spec: flow_spec() });
+    let active = |version| Outcome::Flow {
+        version,
+        state: FlowState::Active,
+    };
+    assert_eq!(again, active(1));
+    let mut spec = flow_spec();
+    spec.topics = vec!["orders".to_owned()];
+    assert_eq!(log.must(&Command::DeclareFlow { spec }), active(2));
+    let refused = log.apply(&Command::RemoveFlow {
+        flow: "east->west".to_owned(),
+    });
+    assert!(matches!(refused, Err(MetaError::MirrorTopic { .. })));
+}
+
+#[test]
+fn lineage_raises_the_leader_epoch_to_the_sources_and_never_lowers_it() {
+    let mut log = mirrored();
+    let entry = lineage_entry(&log, 5, 0);
+    assert_eq!(enter(&mut log, entry.clone()), Ok(5));
+    assert_eq!(enter(&mut log, entry), Ok(5), "an answer that was lost");
+    assert_eq!(log.partition().lineage.len(), 1);
+    for _ in 0..3 {
+        log.fence(log.partition().leader.unwrap());
+        let fenced: Vec<_> = log
+            .image
+            .nodes
+            .values()
+            .filter(|daemon| daemon.state == DaemonState::Fenced)
+            .map(|daemon| daemon.id)
+            .collect();
+        for node in fenced {
+            log.unfence(node);
+        }
+    }
+    let above = log.partition().leader_epoch;
+    assert!(above > 6);
+    let entry = lineage_entry(&log, 6, 10);
+    assert_eq!(enter(&mut log, entry), Ok(above));
+    let backwards = lineage_entry(&log, 5, 20);
+    assert!(matches!(
+        enter(&mut log, backwards),
+        Err(MetaError::LineageOrder(_))
+    ));
+    let mut stale = lineage_entry(&log, 8, 20);
+    stale.leader_epoch -= 1;
+    assert!(matches!(
+        enter(&mut log, stale),
+        Err(MetaError::Stale {
+            what: StaleWhat::LeaderEpoch,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn failover_fences_mirrored_appends_and_promotes_with_the_last_cut() {
+    let mut log = mirrored();
+    let entry = lineage_entry(&log, 5, 0);
+    enter(&mut log, entry).unwrap();
+    let flow = "east->west".to_owned();
+    let cut = |log: &Log, partition, at| Command::RecordCut {
+        flow: "east->west".to_owned(),
+        topic: TOPIC,
+        partition,
+        leader_epoch: log.image.partition(TOPIC, partition).unwrap().leader_epoch,
+        cut: at,
+        source_end: Some(120),
+    };
+    let early = cut(&log, 0, 100);
+    assert!(matches!(log.apply(&early), Err(MetaError::FlowState { .. })));
+    log.must(&Command::BeginFailover { flow: flow.clone() });
+    assert_eq!(log.partition().leader_epoch, 6, "above both sides'");
+    assert!(matches!(
+        log.apply(&early),
+        Err(MetaError::Stale {
+            what: StaleWhat::LeaderEpoch,
+            ..
+        })
+    ));
+    let late_entry = lineage_entry(&log, 9, 100);
+    assert!(matches!(
+        enter(&mut log, late_entry),
+        Err(MetaError::NotMirroring(_))
+    ));
+    log.must(&Command::BeginFailover { flow: flow.clone() });
+    assert_eq!(
+        log.partition().leader_epoch,
+        6,
+        "beginning twice is beginning once"
+    );
+
+    let first = cut(&log, 0, 100);
+    log.must(&first);
+    let again = cut(&log, 0, 90);
+    let Outcome::Cut(recorded) = log.must(&again) else {
+        panic!("not a cut");
+    };
+    assert_eq!(
+        (recorded.target_end, recorded.leader_epoch),
+        (100, 6),
+        "the first one stands"
+    );
+    assert_eq!(log.image.flows[&flow].state, FlowState::FailingOver);
+    let grow = GrowTopic {
+        id: TOPIC,
+        count: 3,
+        assignment: None,
+        flow: Some(flow.clone()),
+    };
+    assert!(log.apply(&Command::GrowTopic(grow)).is_err());
+
+    let last = cut(&log, 1, 7);
+    log.must(&last);
+    assert_eq!(log.image.flows[&flow].state, FlowState::Promoted);
+    let topic = log.image.topic("orders").unwrap();
+    assert_eq!(topic.mirror.as_ref().unwrap().state, MirrorState::Promoted);
+    log.must(&Command::DeclareFlow { spec: flow_spec() });
+    assert_eq!(
+        log.image.flows[&flow].state,
+        FlowState::Promoted,
+        "a daemon that restarts with the flow in its file does not undo a failover"
+    );
+}
+
+#[test]
+fn a_mirror_topic_grows_only_by_its_flow() {
+    let mut log = mirrored();
+    let grow = |flow: Option<&str>| {
+        Command::GrowTopic(GrowTopic {
+            id: TOPIC,
+            count: 3,
+            assignment: None,
+            flow: flow.map(str::to_owned),
+        })
+    };
+    assert!(matches!(
+        log.apply(&grow(None)),
+        Err(MetaError::MirrorTopic { .. })
+    ));
+    log.must(&grow(Some("east->west")));
+}
+
+#[test]
+fn a_flow_without_topics_is_promoted_at_once() {
+    let mut log = Log::with(1);
+    log.must(&Command::DeclareFlow { spec: flow_spec() });
+    let outcome = log.must(&Command::BeginFailover {
+        flow: "east->west".to_owned(),
+    });
+    assert!(matches!(
+        outcome,
+        Outcome::Flow {
+            state: FlowState::Promoted,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn commands_and_images_survive_being_stored() {
+    let mut log = mirrored();
+    let entry = lineage_entry(&log, 5, 0);
+    enter(&mut log, entry).unwrap();
+    let json = serde_json::to_string(&log.image).unwrap();
+    assert_eq!(serde_json::from_str::<Image>(&json).unwrap(), log.image);
+    let mut big = registration(1, u128::MAX - 1);
+    big.replaces = Some(u128::MAX);
+    let command = Command::Register(big);
+    let json = serde_json::to_string(&command).unwrap();
+    assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command);
+}
