@@ -145,12 +145,11 @@ pub fn check(kafka: &mut Kafka, topic: &str, written: &Written) -> Result<()> {
     Ok(())
 }
 
-/// The longest time without an acknowledgement that begins within `after` of the moment `since`.
-pub fn longest_gap(written: &Written, since: Instant, after: Duration) -> Option<Duration> {
-    written
+/// The longest time without an acknowledgement that was going on at some moment between `from` and `to`.
+pub fn longest_gap(written: &Written, from: Instant, to: Instant) -> Option<Duration> {
+    let gaps = written
         .times
         .windows(2)
-        .filter(|pair| pair[1] >= since && pair[0] <= since + after)
-        .map(|pair| pair[1] - pair[0])
-        .max()
+        .filter(|pair| pair[1] >= from && pair[0] < to);
+    gaps.map(|pair| pair[1] - pair[0]).max()
 }
