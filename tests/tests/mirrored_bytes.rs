@@ -10,8 +10,7 @@ use tradewind_tests::{Daemon, Mesh, Naming, wait};
 use tradewind_wire::batch::split;
 use tradewind_wire::compression::Codec;
 
-/// The segments of one partition on one daemon, joined, with every leader epoch set to zero. The topic is found by its
-/// content: it is the only one with more than a handful of bytes.
+/// The segments of one partition on one daemon, joined, with every leader epoch set to zero.
 fn stored(daemon: &Daemon, topic: &str, partition: i32) -> Result<Vec<u8>> {
     let folder = daemon
         .folder
@@ -41,6 +40,7 @@ fn stored(daemon: &Daemon, topic: &str, partition: i32) -> Result<Vec<u8>> {
 fn topic_id(cluster: &tradewind_tests::Cluster, topic: &str) -> Result<String> {
     let response = cluster.kafka().metadata(topic)?;
     let found = response.topics.first().context("no answer for the topic")?;
+    ensure!(found.error_code == 0, "{topic}: error {}", found.error_code);
     Ok(found.topic_id.to_string())
 }
 
