@@ -40,6 +40,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         tradewind_cluster::metrics::METRICS,
         tradewind_log::metrics::METRICS,
         tradewind_broker::metrics::METRICS,
+        tradewind_mirror::metrics::METRICS,
     ];
     for (name, help) in parts.into_iter().flatten() {
         if name.ends_with("_total") {

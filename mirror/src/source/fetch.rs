@@ -4,6 +4,7 @@
 //! something else first (their log looked at, an epoch checked) get it between two requests. Ends when cancelled, between
 //! two awaits of its own: a write that has begun is finished or fails as a whole at the log.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tradewind_wire::ids::NodeId;
 
-use super::track::{Health, RETRY_MS, Step, Track};
+use super::track::{PartitionHere, RETRY_MS, Step, Track};
 use super::writer::{Tracks, write_all};
 use super::{FetchFrom, Fetched, PartitionOf, Source};
 use crate::board::Board;
@@ -45,9 +46,13 @@ pub async fn run(
 ) {
     let mut tracks = Tracks::new();
     let mut turn = 0usize;
+    let mut known = Arc::new(Vec::new());
     while !cancel.is_cancelled() {
         let wanted = assigned.borrow_and_update().clone();
-        follow_assignment(&context, &mut tracks, &wanted, &cluster_id);
+        if !Arc::ptr_eq(&known, &wanted) {
+            follow_assignment(&context, &mut tracks, &wanted, &cluster_id);
+            known = wanted;
+        }
         prepare(&context, &mut tracks).await;
         publish(&context, &tracks);
         let now_ms = context.target.clock().now_ms();
@@ -82,8 +87,9 @@ pub(super) fn follow_assignment(
     wanted: &[Assigned],
     cluster_id: &str,
 ) {
+    let named: BTreeSet<&PartitionHere> = wanted.iter().map(|assigned| &assigned.here).collect();
     tracks.retain(|here, _| {
-        let keep = wanted.iter().any(|assigned| assigned.here == *here);
+        let keep = named.contains(here);
         if !keep {
             context.board.remove_partition(here);
         }
@@ -100,9 +106,7 @@ pub(super) fn follow_assignment(
             )
         });
         track.on_source_epoch(assigned.source_epoch);
-        if let Some(reason) = &assigned.halt {
-            track.halt(Health::Failed, reason.clone(), now_ms);
-        }
+        track.bar(assigned.halt.as_deref(), now_ms);
     }
 }
 
@@ -246,16 +250,19 @@ async fn read(context: &LinkContext, node: NodeId, tracks: &mut Tracks, reads: V
             metrics::source_failure();
             context.board.not_heard(now_ms);
             context.refresh.notify_one();
-            let failed = tracks
-                .values_mut()
-                .filter(|track| reads.iter().any(|read| read.partition == track.source));
+            let asked: BTreeSet<&PartitionOf> = reads.iter().map(|read| &read.partition).collect();
+            let failed = tracks.values_mut().filter(|track| asked.contains(&track.source));
             failed.for_each(|track| track.retry(error.to_string(), now_ms));
             return;
         }
     };
+    let by_source: BTreeMap<PartitionOf, PartitionHere> = tracks
+        .values()
+        .map(|track| (track.source.clone(), track.here.clone()))
+        .collect();
     let mut pending = Vec::new();
     for (partition, fetched) in answers {
-        let Some(track) = tracks.values_mut().find(|track| track.source == partition) else {
+        let Some(track) = by_source.get(&partition).and_then(|here| tracks.get_mut(here)) else {
             continue;
         };
         if matches!(fetched, Fetched::Elsewhere | Fetched::UnknownTopic) {

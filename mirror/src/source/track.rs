@@ -104,6 +104,8 @@ pub struct Track {
     last_epoch: Option<i32>,
     /// A lineage entry made for a batch that never came: (epoch, first offset). Not to be entered twice.
     entered: Option<(i32, i64)>,
+    /// Nothing is read until the assignment says so again.
+    barred: bool,
     pending_gap: Option<Gap>,
     gap: Option<Gap>,
     health: Health,
@@ -147,6 +149,7 @@ impl Track {
             read_from: 0,
             last_epoch: None,
             entered: None,
+            barred: false,
             pending_gap: None,
             gap: None,
             health: Health::Starting,
@@ -161,6 +164,9 @@ impl Track {
     /// The next step.
     pub fn step(&self, now_ms: i64) -> Step {
         match self.phase {
+            _ if self.barred => Step::Wait {
+                until_ms: now_ms.saturating_add(RECHECK_MS),
+            },
             Phase::Wait(until_ms) if now_ms < until_ms => Step::Wait { until_ms },
             Phase::Begin | Phase::Wait(_) => Step::Begin,
             Phase::Check(epoch) => Step::Check { epoch },
@@ -373,6 +379,21 @@ impl Track {
         self.reason = Some(reason);
         self.session = None;
         self.phase = Phase::Wait(now_ms + RETRY_MS);
+    }
+
+    /// The assignment forbids reading, for this reason; or, with `None`, allows it (again).
+    pub fn bar(&mut self, reason: Option<&str>, now_ms: i64) {
+        match reason {
+            Some(reason) => {
+                self.halt(Health::Failed, reason.to_owned(), now_ms);
+                self.barred = true;
+            }
+            None if self.barred => {
+                self.barred = false;
+                self.phase = Phase::Begin;
+            }
+            None => {}
+        }
     }
 
     /// Something that a person must look at: nothing is copied until it has changed.

@@ -197,6 +197,19 @@ fn records_of_another_cluster_or_of_nobody_are_not_written_over() {
 }
 
 #[test]
+fn a_barred_track_waits_until_it_is_allowed_again() {
+    let mut track = track();
+    track.bar(Some("created again"), 0);
+    assert!(matches!(track.step(RECHECK_MS * 2), Step::Wait { .. }));
+    assert_eq!(track.health(), (Health::Failed, Some("created again")));
+    track.bar(None, 0);
+    assert_eq!(track.step(0), Step::Begin);
+    track.begin(log(0), &[], 0);
+    track.bar(None, 0);
+    assert_eq!(track.step(0), Step::Fetch { from: 0 });
+}
+
+#[test]
 fn an_old_record_format_halts_with_its_offset() {
     let mut track = track();
     track.begin(log(0), &[], 0);
