@@ -117,7 +117,13 @@ pub(crate) fn of_broker(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<
             ..described
         })
         .collect();
-    let fixed: [(&'static str, String, Kind, &'static str); 9] = [
+    let fixed: [(&'static str, String, Kind, &'static str); 10] = [
+        (
+            "advertised.listeners",
+            advertised(cluster),
+            Kind::String,
+            "Where clients reach this daemon.",
+        ),
         (
             "auto.create.topics.enable",
             config.auto_create_topics.to_string(),
@@ -174,11 +180,12 @@ pub(crate) fn of_broker(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<
         ),
     ];
     for (name, value, kind, documentation) in fixed {
-        let source = if cluster.file_default(name).is_some() {
-            Source::StaticBroker
-        } else {
-            Source::Default
-        };
+        let source =
+            if cluster.file_default(name).is_some() || matches!(name, "advertised.listeners" | "broker.id") {
+                Source::StaticBroker
+            } else {
+                Source::Default
+            };
         let synonyms = vec![Synonym {
             name,
             value: value.clone(),
@@ -195,6 +202,15 @@ pub(crate) fn of_broker(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<
         });
     }
     all
+}
+
+/// The daemon's listeners as Kafka writes them.
+fn advertised(cluster: &Cluster) -> String {
+    let image = cluster.image();
+    let own = image.nodes.get(&cluster.node_id());
+    let listeners = own.into_iter().flat_map(|daemon| &daemon.listeners);
+    let written = listeners.map(|at| format!("{}://{}:{}", at.name, at.host, at.port));
+    written.collect::<Vec<_>>().join(",")
 }
 
 /// Kafka's name for the broker-wide default of a topic configuration.

@@ -124,14 +124,8 @@ impl Journal for ReplicaJournal {
             builder.append(now_ms, Some(key), value.as_deref(), &[]);
         }
         let batch = Batch::parse(builder.build()).map_err(|_| GroupError::Unavailable)?;
-        // The append itself does not ask for an epoch: looked at before, and again in what comes back.
-        replica
-            .leader(Some(self.epoch))
-            .map_err(|error| refused(&error))?;
-        let (appended, epoch) = replica.append(batch, -1).map_err(|error| refused(&error))?;
-        if epoch != self.epoch {
-            return Err(GroupError::NotCoordinator);
-        }
+        let appended = replica.append_in_epoch(batch, -1, self.epoch);
+        let appended = appended.map_err(|error| refused(&error))?;
         Ok(appended.base_offset)
     }
 

@@ -19,6 +19,8 @@ use crate::errors;
 
 /// Batches above this size are checked on blocking threads.
 const INLINE_BYTES: usize = 64 * 1024;
+/// Batches that unpack to more than this are, too: a few bytes can unpack to very many.
+const INLINE_UNPACKED: usize = 1 << 20;
 /// Scratch memory above this size is given back after use.
 const KEEP_SCRATCH: usize = 4 << 20;
 /// Produce below this version knows no zstd.
@@ -40,6 +42,8 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// The record at fault, if it is one.
     pub(crate) record: Option<i32>,
+    /// The records are larger, unpacked, than they were allowed to be.
+    unpacks_to_more: bool,
 }
 
 impl Refusal {
@@ -48,6 +52,7 @@ impl Refusal {
             code,
             message: message.into(),
             record: None,
+            unpacks_to_more: false,
         }
     }
 }
@@ -62,6 +67,7 @@ impl From<InvalidBatch> for Refusal {
             code: errors::of_batch(&error),
             message: error.to_string(),
             record,
+            unpacks_to_more: matches!(error, InvalidBatch::TooLarge { .. }),
         }
     }
 }
@@ -111,7 +117,12 @@ pub(crate) async fn check(
     rules: &TopicRules,
 ) -> Result<Batch, Refusal> {
     if records.len() <= INLINE_BYTES {
-        return check_now(records, version, rules);
+        let mut inline = rules.clone();
+        inline.client.max_decompressed = INLINE_UNPACKED.min(rules.client.max_decompressed);
+        match check_now(records.clone(), version, &inline) {
+            Err(refusal) if refusal.unpacks_to_more => {}
+            checked => return checked,
+        }
     }
     let permit = broker.inner().validation.acquire().await;
     let rules = rules.clone();
@@ -281,6 +292,18 @@ mod tests {
             ..rules()
         };
         assert_eq!(code(good, 9, &late), ErrorCode::InvalidTimestamp);
+    }
+
+    #[test]
+    fn what_unpacks_to_much_is_left_to_a_blocking_thread() {
+        let mut builder = BatchBuilder::new(Codec::Zstd, TimestampType::Create);
+        builder.append(1_000, None, Some(&vec![0; 2 * INLINE_UNPACKED]), &[]);
+        let bytes = builder.build();
+        assert!(bytes.len() < 10_000);
+        let mut inline = rules();
+        inline.client.max_decompressed = INLINE_UNPACKED;
+        assert!(check_now(bytes.clone(), 9, &inline).unwrap_err().unpacks_to_more);
+        assert_eq!(check_now(bytes.clone(), 9, &rules()).unwrap().to_bytes(), bytes);
     }
 
     #[test]

@@ -355,3 +355,23 @@ async fn refused_requests_leave_no_group_behind() {
     assert_eq!(commit, Ok(vec![Err(GroupError::MetadataTooLarge)]));
     assert_eq!(coordinator.list().unwrap(), []);
 }
+
+#[tokio::test]
+async fn positions_of_a_group_that_only_commits_expire_and_the_group_with_them() {
+    let journal = Memory::new();
+    let (coordinator, clock) = coordinator();
+    coordinator.elected(coordinator.partition_of("g"), 1, Arc::new(journal.clone()));
+    loaded(&coordinator, "g").await;
+    coordinator
+        .commit("g", &outsider(), vec![position(7)])
+        .await
+        .unwrap();
+    let shard = coordinator.shard("g").unwrap();
+    coordinator.expire(&shard).await;
+    assert_eq!(stored(&coordinator), Some(7), "its time is not over");
+    clock.0.store(8 * 24 * 60 * 60 * 1000, Ordering::SeqCst);
+    coordinator.expire(&shard).await;
+    assert_eq!(coordinator.list().unwrap(), []);
+    let again = serving(&journal).await;
+    assert_eq!(stored(&again), None, "removed from the log as well");
+}

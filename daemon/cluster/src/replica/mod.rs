@@ -204,13 +204,34 @@ impl Replica {
     /// Synchronous and short. With acks -1 the in-sync set must be large enough *before* anything is written; the
     /// caller then waits with [`Self::committed`].
     pub fn append(&self, batch: Batch, acks: i16) -> Result<(Appended, i32), ReplicaError> {
+        self.append_as(batch, acks, None)
+    }
+
+    /// As [`Self::append`], but only while this daemon leads under `leader_epoch`: for a coordinator, whose state belongs
+    /// to one epoch.
+    pub fn append_in_epoch(
+        &self,
+        batch: Batch,
+        acks: i16,
+        leader_epoch: i32,
+    ) -> Result<Appended, ReplicaError> {
+        self.append_as(batch, acks, Some(leader_epoch))
+            .map(|(appended, _)| appended)
+    }
+
+    fn append_as(
+        &self,
+        batch: Batch,
+        acks: i16,
+        expected: Option<i32>,
+    ) -> Result<(Appended, i32), ReplicaError> {
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Err(ReplicaError::Storage {
                 reason: failure.clone(),
             });
         }
-        let leadership = self.leading(&state, None)?;
+        let leadership = self.leading(&state, expected)?;
         if acks == -1 && !leadership.enough_in_sync() {
             return Err(ReplicaError::NotEnoughReplicas {
                 in_sync: leadership.in_sync().len(),
