@@ -32,6 +32,7 @@ use crate::flows;
 use crate::http::{self, Facts};
 use crate::listener::{self, Room};
 use crate::metrics;
+use crate::notify;
 use crate::service::{MeshRequests, Requests};
 use crate::signals::{self, Stop};
 
@@ -66,6 +67,7 @@ pub(crate) fn run(settings: Settings, stdin: bool) -> Result<(), BootError> {
 
 async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
     let stop = signals::listen(stdin).map_err(BootError::failed)?;
+    signals::outlive_hangup().map_err(BootError::failed)?;
     let tls = mesh_tls(&settings)?;
     let data_dir = open_data_dir(&settings.data_dir)?;
     let ports = Ports::bind(&settings, tls)?;
@@ -283,14 +285,15 @@ impl Daemon {
     ) -> Result<Self, BootError> {
         let connections = room(settings);
         let broker = Broker::new(cluster.clone(), BrokerConfig::from_file(&cluster));
-        cluster.serve_kafka(Arc::new(MeshRequests {
-            broker: broker.clone(),
-            room: connections.clone(),
-        }));
         tokio::select! {
             joined = cluster.join() => drop(joined.map_err(cluster_failed)?),
             reason = fatal(&cluster) => return Err(BootError::Failed(reason)),
         }
+        // Not before: a daemon that does not know its cluster yet would deny topics that exist.
+        cluster.serve_kafka(Arc::new(MeshRequests {
+            broker: broker.clone(),
+            room: connections.clone(),
+        }));
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
         let running = broker.clone();
         let stop = background_stop.clone();
@@ -316,6 +319,7 @@ impl Daemon {
             background_stop.clone(),
         ));
         facts.serving(kafka::client(&own_addresses));
+        notify::ready();
         tracing::info!("serving");
         Ok(Self {
             cluster,
@@ -330,6 +334,7 @@ impl Daemon {
     async fn until(&self, stop: &Stop) -> Result<(), BootError> {
         tokio::select! {
             () = stop.drain.cancelled() => {
+                notify::stopping();
                 tracing::info!("draining");
                 Ok(())
             }

@@ -15,6 +15,7 @@ mod http;
 mod listener;
 mod logging;
 mod metrics;
+mod notify;
 mod service;
 mod signals;
 mod target;

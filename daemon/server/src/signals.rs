@@ -50,3 +50,14 @@ pub(crate) fn listen(stdin: bool) -> std::io::Result<Stop> {
     }
     Ok(stop)
 }
+
+/// Keeps SIGHUP from ending the process: elsewhere it means "read the configuration again", which is not available yet.
+pub(crate) fn outlive_hangup() -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!("SIGHUP: reading the configuration again is not available yet; restart instead");
+        }
+    });
+    Ok(())
+}

@@ -281,9 +281,8 @@ impl Track {
         match fetched {
             Fetched::Records { ends, bytes } => return self.on_records(ends, &bytes, now_ms),
             Fetched::OutOfRange => self.phase = Phase::Range,
-            Fetched::UnknownTopic => {
-                self.halt(Health::Failed, "the topic is gone at the source".into(), now_ms);
-            }
+            // A daemon that has just started may not know it yet; whether the topic is gone, discovery decides.
+            Fetched::UnknownTopic => self.retry("the source's leader does not know the topic".into(), now_ms),
             Fetched::Elsewhere => self.retry("the source's leader is moving".into(), now_ms),
             Fetched::Refused(reason) => self.retry(format!("the source refuses reads: {reason}"), now_ms),
         }
