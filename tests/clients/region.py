@@ -48,15 +48,13 @@ def consume(bootstrap, group, topic, count, seconds=60):
     found = []
 
     def more():
-        message = member.poll(0.5)
-        if message is None:
-            return False
-        if message.error():
-            if message.error().code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return False
-            raise KafkaException(message.error())
-        found.append((message.partition(), message.offset(), message.key(), message.value(), message.headers()))
-        member.store_offsets(message)
+        for message in member.consume(count - len(found), 0.5):
+            if message.error():
+                if message.error().code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise KafkaException(message.error())
+                continue
+            found.append((message.partition(), message.offset(), message.key(), message.value(), message.headers()))
+            member.store_offsets(message)
         return len(found) >= count
 
     try:
