@@ -4,9 +4,9 @@
 //! and logs and answers other daemons; [`Cluster::join`] registers and from then on follows every new image. Stopping is
 //! the reverse: partitions are handed over, logs flushed and closed, and a mark left that nothing needs to be recovered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,28 +19,21 @@ use tokio_util::task::TaskTracker;
 use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv};
 use tradewind_transport::{FrameRx, FrameTx, Mesh, Peer};
 use tradewind_wire::clock::{Clock, Rng};
-use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
+use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
 use crate::calls::{self, CallError, CallHandler, Calls};
 use crate::command::{Command, Outcome, Registration};
 use crate::config::SAFETY_KEYS;
 use crate::flusher::Flusher;
-use crate::gate;
 use crate::image::{Endpoint, Image, Topic};
-use crate::in_sync::InSync;
+use crate::inner::{Inner, Recovery};
 use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, Standing, StartError, Timing};
 use crate::peers::{Own, Pool};
 use crate::replica::{Replica, ReplicaContext};
-use crate::replicas::{Key, Replicas};
-use crate::replicate::follower::{FollowerHost, Lane};
-use crate::replicate::leader::LeaderHost;
+use crate::replicas::Replicas;
 
-/// How many streams carry one follower's partitions of one leader.
-const LANES: u64 = 2;
-/// How often log starts, recovery points and watermarks are written down.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a call to another daemon takes to open at most.
+/// How long handing leaderships over may take.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a daemon's part in its cluster is started.
@@ -115,43 +108,6 @@ pub struct Cluster {
     inner: Arc<Inner>,
 }
 
-/// What the tasks of a daemon share.
-pub(crate) struct Inner {
-    cluster_name: String,
-    node: NodeId,
-    rack: Option<String>,
-    seeds: BTreeMap<NodeId, String>,
-    mesh: Mesh,
-    mesh_addr: String,
-    listeners: Vec<Endpoint>,
-    defaults: BTreeMap<String, String>,
-    boot_id: String,
-    clock: Arc<dyn Clock>,
-    rng: Arc<dyn Rng>,
-    data_dir: Arc<DataDir>,
-    cluster_id: Arc<Mutex<Option<ClusterId>>>,
-    metadata: Metadata,
-    replicas: Arc<Replicas>,
-    recovery: Mutex<Recovery>,
-    in_sync: Arc<InSync>,
-    in_touch: Arc<AtomicBool>,
-    pool: Pool,
-    calls: Calls,
-    kafka: OnceLock<Arc<dyn KafkaStreams>>,
-    lanes: Mutex<HashMap<(NodeId, u64), Arc<Lane>>>,
-    following: Mutex<HashMap<Key, (NodeId, u64)>>,
-    downstream: Mutex<BTreeMap<String, usize>>,
-    reconciled: watch::Sender<u64>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-#[derive(Default)]
-struct Recovery {
-    clean_stop: bool,
-    damaged: Vec<Key>,
-}
-
 impl Cluster {
     /// Opens metadata and logs, and begins to answer other daemons. `replica_lag_max` and the other intervals are those
     /// of `options`. Blocks on disk while logs are recovered.
@@ -198,7 +154,7 @@ impl Cluster {
         let clean_stop = replicas.stopped_cleanly();
         let recovered = replicas.recover(&metadata.image())?;
         // From here on there is something to recover again.
-        replicas.write_checkpoints(false);
+        replicas.write_checkpoints(false)?;
         tracing::info!(
             logs = recovered.logs,
             clean_stop,
@@ -408,7 +364,9 @@ impl Cluster {
         inner.mesh.close().await;
         let closing = tokio::task::spawn_blocking(move || {
             let clean = inner.replicas.close();
-            inner.replicas.write_checkpoints(clean);
+            if let Err(error) = inner.replicas.write_checkpoints(clean) {
+                tracing::warn!(%error, "the next start will check every log");
+            }
         });
         let _ = closing.await;
     }
@@ -443,259 +401,4 @@ async fn start_metadata(
     })
     .await?;
     Ok(metadata)
-}
-
-impl Inner {
-    pub(crate) fn own_node(&self) -> NodeId {
-        self.node
-    }
-
-    pub(crate) fn cluster_name(&self) -> &str {
-        &self.cluster_name
-    }
-
-    pub(crate) fn cluster_id(&self) -> Option<ClusterId> {
-        *self.cluster_id.lock()
-    }
-
-    pub(crate) fn storage_id(&self) -> [u8; 16] {
-        self.data_dir.storage_id()
-    }
-
-    pub(crate) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    pub(crate) fn calls(&self) -> &Calls {
-        &self.calls
-    }
-
-    pub(crate) fn kafka_service(&self) -> Option<Arc<dyn KafkaStreams>> {
-        self.kafka.get().cloned()
-    }
-
-    /// Whether `node` belongs to this cluster, by the metadata or, before there is any, by the configuration.
-    pub(crate) fn is_member(&self, node: NodeId) -> bool {
-        let image = self.metadata.image();
-        image.members.contains(&node) || image.nodes.contains_key(&node) || self.seeds.contains_key(&node)
-    }
-
-    /// Notes that `cluster` mirrors from here until the returned guard is dropped.
-    pub(crate) fn downstream(self: &Arc<Self>, cluster: &str) -> Downstream {
-        *self.downstream.lock().entry(cluster.to_owned()).or_default() += 1;
-        Downstream {
-            inner: Arc::clone(self),
-            cluster: cluster.to_owned(),
-        }
-    }
-
-    async fn stream(&self, node: NodeId, conversation: Conversation) -> Result<(FrameTx, FrameRx), String> {
-        let image = self.metadata.image();
-        let addr = image
-            .nodes
-            .get(&node)
-            .map(|daemon| &daemon.mesh)
-            .or_else(|| self.seeds.get(&node));
-        let addr = addr.ok_or_else(|| format!("node {node} is unknown"))?.clone();
-        let opened = self.pool.stream(node, &addr, conversation, None).await;
-        opened
-            .map(|(tx, rx, _)| (tx, rx))
-            .map_err(|error| error.to_string())
-    }
-
-    fn spawn_start_tasks(self: &Arc<Self>, lag_max: Duration, retention_check: Duration) {
-        let mesh = self.mesh.clone();
-        self.tasks.spawn(gate::run(
-            Arc::clone(self),
-            mesh,
-            self.tasks.clone(),
-            self.stop.clone(),
-        ));
-        self.spawn(Self::follow_image);
-        self.spawn(Self::follow_standing);
-        self.spawn(move |inner| async move {
-            let in_sync = Arc::clone(&inner.in_sync);
-            in_sync
-                .run(
-                    inner.node,
-                    inner.metadata.clone(),
-                    Arc::clone(&inner.replicas),
-                    lag_max,
-                )
-                .await;
-        });
-        self.spawn(move |inner| inner.keep_house(retention_check));
-    }
-
-    fn spawn<F: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F) {
-        let (task, stop) = (task(Arc::clone(self)), self.stop.clone());
-        self.tasks.spawn(async move {
-            tokio::select! { () = task => {}, () = stop.cancelled() => {} }
-        });
-    }
-
-    /// Takes every new image over into the copies here.
-    async fn follow_image(self: Arc<Self>) {
-        let mut images = self.metadata.subscribe();
-        loop {
-            let image = images.borrow_and_update().clone();
-            self.learn_cluster_id(&image);
-            let registered = self
-                .metadata
-                .standing()
-                .borrow()
-                .daemon_epoch
-                .is_some_and(|epoch| u64::try_from(epoch).is_ok_and(|epoch| epoch <= image.index));
-            let inner = Arc::clone(&self);
-            let of_image = Arc::clone(&image);
-            // Opening logs touches the disk.
-            let reconciling =
-                tokio::task::spawn_blocking(move || inner.replicas.reconcile(&of_image, registered));
-            if let Ok((touched, gone)) = reconciling.await {
-                for replica in &touched {
-                    self.assign_lane(replica);
-                }
-                for key in &gone {
-                    self.leave_lane(*key);
-                }
-            }
-            self.reconciled.send_replace(image.index);
-            let mut standing = self.metadata.standing();
-            let registers = async {
-                // A registration that is applied counts at once, also without a newer image.
-                if registered {
-                    std::future::pending::<()>().await
-                }
-                let _ = standing
-                    .wait_for(|standing| standing.daemon_epoch.is_some())
-                    .await;
-            };
-            tokio::select! {
-                changed = images.changed() => if changed.is_err() { return },
-                () = registers => {}
-            }
-        }
-    }
-
-    async fn follow_standing(self: Arc<Self>) {
-        let mut standing = self.metadata.standing();
-        loop {
-            let in_touch = standing.borrow_and_update().in_touch;
-            self.in_touch.store(in_touch, Ordering::Release);
-            if standing.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn keep_house(self: Arc<Self>, retention_check: Duration) {
-        let mut checkpoint = tokio::time::interval(CHECKPOINT_INTERVAL);
-        let mut retention = tokio::time::interval(retention_check);
-        loop {
-            let inner = Arc::clone(&self);
-            let work = tokio::select! {
-                _ = checkpoint.tick() => tokio::task::spawn_blocking(move || {
-                    inner.replicas.write_checkpoints(false);
-                }),
-                _ = retention.tick() => tokio::task::spawn_blocking(move || {
-                    inner.replicas.retain(inner.clock.now_ms());
-                }),
-            };
-            let _ = work.await;
-        }
-    }
-
-    fn learn_cluster_id(&self, image: &Image) {
-        let Some(id) = image.cluster_id else { return };
-        let mut known = self.cluster_id.lock();
-        if *known != Some(id) {
-            *known = Some(id);
-            if let Err(error) = self.data_dir.set_cluster_id(id) {
-                tracing::error!(%error, "cannot store the cluster id");
-            }
-        }
-    }
-
-    fn assign_lane(self: &Arc<Self>, replica: &Arc<Replica>) {
-        let key = (replica.topic, replica.partition);
-        let Some(leader) = replica.follows() else {
-            return self.leave_lane(key);
-        };
-        let lane =
-            u64::from(replica.topic.0[0]).wrapping_add(u64::from(replica.partition.unsigned_abs())) % LANES;
-        let before = self.following.lock().insert(key, (leader, lane));
-        if let Some(before) = before.filter(|before| *before != (leader, lane))
-            && let Some(lane) = self.lanes.lock().get(&before)
-        {
-            lane.leave(key.0, key.1);
-        }
-        self.lane(leader, lane).follow(replica);
-    }
-
-    fn leave_lane(&self, key: Key) {
-        if let Some(lane) = self.following.lock().remove(&key)
-            && let Some(lane) = self.lanes.lock().get(&lane)
-        {
-            lane.leave(key.0, key.1);
-        }
-    }
-
-    fn lane(self: &Arc<Self>, leader: NodeId, number: u64) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock();
-        let lane = lanes.entry((leader, number)).or_insert_with(|| {
-            let lane = Arc::new(Lane::default());
-            let host: Arc<dyn FollowerHost> = Arc::clone(self) as _;
-            self.tasks
-                .spawn(Arc::clone(&lane).run(host, leader, self.stop.clone()));
-            lane
-        });
-        Arc::clone(lane)
-    }
-}
-
-impl LeaderHost for Inner {
-    fn replica(&self, topic: TopicId, partition: i32) -> Option<Arc<Replica>> {
-        self.replicas.of(topic, partition)
-    }
-
-    fn daemon_epoch(&self, node: NodeId) -> Option<i64> {
-        self.metadata.image().nodes.get(&node).map(|daemon| daemon.epoch)
-    }
-
-    fn check_in_sync(&self, replica: &Arc<Replica>) {
-        self.in_sync.check(replica);
-    }
-
-    fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
-    }
-}
-
-#[async_trait]
-impl FollowerHost for Inner {
-    async fn open_replicate(&self, leader: NodeId) -> Result<(FrameTx, FrameRx), String> {
-        self.stream(leader, Conversation::Replicate).await
-    }
-
-    fn own_daemon_epoch(&self) -> Option<i64> {
-        self.metadata.standing().borrow().daemon_epoch
-    }
-}
-
-/// Another cluster's mirroring from here, while it lasts.
-pub(crate) struct Downstream {
-    inner: Arc<Inner>,
-    cluster: String,
-}
-
-impl Drop for Downstream {
-    fn drop(&mut self) {
-        let mut downstream = self.inner.downstream.lock();
-        if let Some(streams) = downstream.get_mut(&self.cluster) {
-            *streams -= 1;
-            if *streams == 0 {
-                downstream.remove(&self.cluster);
-            }
-        }
-    }
 }

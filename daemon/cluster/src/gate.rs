@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tradewind_transport::{FrameRx, FrameTx, Mesh, MeshConn, Peer};
 use tradewind_wire::mesh::{Conversation, Hello, MESH_VERSION, Welcome};
 
-use crate::cluster::Inner;
+use crate::inner::Inner;
 use crate::metrics;
 use crate::peers::link;
 use crate::replicate::leader::{self, Reader};

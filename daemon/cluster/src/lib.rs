@@ -18,6 +18,7 @@ mod flusher;
 mod gate;
 pub mod image;
 mod in_sync;
+mod inner;
 pub mod link;
 pub mod metadata;
 pub mod metrics;

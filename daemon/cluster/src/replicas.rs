@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use tradewind_log::{
-    Checkpoints, DataDir, DataDirError, Log, LogConfig, LogEnv, OpenError, PartitionCheckpoint, Recovered,
+    CheckpointError, Checkpoints, DataDir, DataDirError, Log, LogConfig, LogEnv, OpenError,
+    PartitionCheckpoint, Recovered,
 };
 use tradewind_wire::batch::TimestampType;
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -288,7 +289,7 @@ impl Replicas {
     }
 
     /// Writes down what the next start wants to know of every log.
-    pub(crate) fn write_checkpoints(&self, clean: bool) {
+    pub(crate) fn write_checkpoints(&self, clean: bool) -> Result<(), CheckpointError> {
         let mut checkpoints = Checkpoints {
             clean,
             ..Checkpoints::default()
@@ -311,16 +312,14 @@ impl Replicas {
                 .partitions
                 .insert((replica.topic, replica.partition), checkpoint);
         }
-        if let Err(error) = checkpoints.store(self.data_dir.path()) {
-            tracing::warn!(%error, "cannot write checkpoints");
-            return;
-        }
+        checkpoints.store(self.data_dir.path())?;
         for replica in &replicas {
             let saved = checkpoints.partitions.get(&(replica.topic, replica.partition));
             if let Some(Err(error)) = saved.map(|saved| replica.log().checkpointed(saved.recovery_point)) {
                 tracing::warn!(topic = %replica.topic_name, partition = replica.partition, %error, "checkpoint");
             }
         }
+        Ok(())
     }
 
     /// Flushes and closes every log: the end of a clean stop. False if one could not be closed in order.

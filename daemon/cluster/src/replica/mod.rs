@@ -9,7 +9,9 @@
 //! except where the log itself is cut below it, which is reported.
 
 mod error;
+mod following;
 mod leadership;
+mod leading;
 mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -126,14 +128,6 @@ struct State {
 enum Role {
     Leader(Leadership),
     Follower { leader: Option<NodeId> },
-}
-
-/// What a follower says to open a session with its leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FollowerPosition {
-    pub(crate) leader_epoch: i32,
-    pub(crate) last_epoch: i32,
-    pub(crate) end: i64,
 }
 
 impl Replica {
@@ -382,41 +376,6 @@ impl Replica {
         self.progress.register(waiter);
     }
 
-    /// What the leader wants the in-sync set to be: `(leader epoch, partition epoch, set)`; remembered as proposed.
-    pub(crate) fn propose_in_sync(&self, lag_max_ms: i64) -> Option<InSyncProposal> {
-        let mut state = self.state.lock();
-        let Role::Leader(leadership) = &mut state.role else {
-            return None;
-        };
-        let wanted = leadership.wanted(self.log.end(), self.context.clock.now_ms(), lag_max_ms)?;
-        leadership.propose(wanted.clone());
-        let members = wanted
-            .into_iter()
-            .map(|node| {
-                (
-                    node,
-                    leadership.follower(node).map(|follower| follower.daemon_epoch),
-                )
-            })
-            .collect();
-        Some(InSyncProposal {
-            leader_epoch: leadership.epoch,
-            partition_epoch: leadership.partition_epoch(),
-            members,
-        })
-    }
-
-    /// The controller definitely refused the proposal.
-    pub(crate) fn in_sync_refused(&self, leader_epoch: i32) {
-        let mut state = self.state.lock();
-        if let Role::Leader(leadership) = &mut state.role
-            && leadership.epoch == leader_epoch
-            && leadership.proposal_refused()
-        {
-            self.watermark_moved(&mut state);
-        }
-    }
-
     /// Takes over what the image says. `own_registration` is whether this daemon's registration is applied: before
     /// that it acts on no leadership.
     pub(crate) fn apply(&self, partition: &Partition, settings: ReplicaSettings, own_registration: bool) {
@@ -525,162 +484,7 @@ impl Replica {
         self.state.lock().failure.clone()
     }
 
-    // --- as a leader of followers ---
-
-    /// Opens a follower's session: its leader epoch must be this leader's.
-    pub(crate) fn open_session(
-        &self,
-        node: NodeId,
-        daemon_epoch: i64,
-        epoch: i32,
-    ) -> Result<LeaderView, ReplicaError> {
-        let view = self.leader(Some(epoch))?;
-        let mut state = self.state.lock();
-        if let Role::Leader(leadership) = &mut state.role
-            && leadership.epoch == epoch
-        {
-            leadership.session_opened(node, daemon_epoch);
-        }
-        Ok(view)
-    }
-
-    /// A follower's copy has come this far within `epoch`. Returns whether the in-sync set may change now.
-    pub(crate) fn follower_acked(&self, node: NodeId, epoch: i32, written: i64, flushed: i64) -> bool {
-        let mut state = self.state.lock();
-        let flush_each = state.settings.flush_each;
-        let Role::Leader(leadership) = &mut state.role else {
-            return false;
-        };
-        if leadership.epoch != epoch {
-            return false;
-        }
-        let ack = if flush_each { flushed } else { written };
-        let moved = leadership.follower_ack(node, ack, self.log.end(), self.context.clock.now_ms());
-        let may_change = leadership.may_change();
-        if moved {
-            self.watermark_moved(&mut state);
-        }
-        may_change
-    }
-
-    /// A follower said that it cannot go on.
-    pub(crate) fn follower_stopped(&self, node: NodeId, epoch: i32) {
-        let mut state = self.state.lock();
-        if let Role::Leader(leadership) = &mut state.role
-            && leadership.epoch == epoch
-        {
-            leadership.follower_failed(node);
-        }
-    }
-
-    // --- as a follower ---
-
-    /// Whom this copy follows, if anyone.
-    pub(crate) fn follows(&self) -> Option<NodeId> {
-        match &self.state.lock().role {
-            Role::Follower { leader } => *leader,
-            Role::Leader(_) => None,
-        }
-    }
-
-    /// What to say to the leader; none if this daemon leads, or the copy is unusable.
-    pub(crate) fn follower_position(&self) -> Option<FollowerPosition> {
-        let state = self.state.lock();
-        match (&state.role, &state.failure) {
-            (Role::Follower { leader: Some(_) }, None) => Some(FollowerPosition {
-                leader_epoch: state.leader_epoch,
-                last_epoch: self.log.last_epoch().unwrap_or(-1),
-                end: self.log.end(),
-            }),
-            _ => None,
-        }
-    }
-
-    /// Appends what the leader pushed within session epoch `epoch`.
-    pub(crate) fn append_as_follower(
-        &self,
-        batches: Bytes,
-        prev_end: i64,
-        epoch: i32,
-    ) -> Result<(), ReplicaError> {
-        let state = self.state.lock();
-        self.following(&state, epoch)?;
-        let end = self.log.end();
-        if prev_end != end {
-            return Err(ReplicaError::WrongPosition {
-                expected: end,
-                given: prev_end,
-            });
-        }
-        self.log.append_at(batches, None)?;
-        let flush_each = state.settings.flush_each;
-        drop(state);
-        self.flush_later(flush_each);
-        Ok(())
-    }
-
-    /// Takes over the leader's watermark and log start.
-    pub(crate) fn follow_mark(
-        &self,
-        high_watermark: i64,
-        log_start: i64,
-        epoch: i32,
-    ) -> Result<(), ReplicaError> {
-        let state = self.state.lock();
-        self.following(&state, epoch)?;
-        self.high_watermark
-            .fetch_max(high_watermark.min(self.log.end()), Ordering::AcqRel);
-        if log_start > self.log.start() && log_start <= self.log.end() {
-            self.log.trim_to(log_start)?;
-        }
-        Ok(())
-    }
-
-    /// Cuts the log where it diverges from the leader's: `epoch` ends at `end` there.
-    pub(crate) fn cut_divergence(
-        &self,
-        epoch: i32,
-        end: i64,
-        session_epoch: i32,
-    ) -> Result<(), ReplicaError> {
-        let state = self.state.lock();
-        self.following(&state, session_epoch)?;
-        let own = match self.log.end_offset_for_epoch(epoch) {
-            Some((own_epoch, own_end)) if own_epoch == epoch => own_end.min(end),
-            Some((_, own_end)) => own_end,
-            None => self.log.start(),
-        };
-        let high_watermark = self.high_watermark();
-        tracing::info!(
-            topic = %self.topic_name, partition = self.partition, to = own, from = self.log.end(), high_watermark,
-            "cutting records that the leader does not have"
-        );
-        self.log.truncate_to(own)?;
-        self.high_watermark.fetch_min(own, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Starts over, empty, where the leader's log starts: everything here lies below it.
-    pub(crate) fn restart_at(&self, log_start: i64, session_epoch: i32) -> Result<(), ReplicaError> {
-        let state = self.state.lock();
-        self.following(&state, session_epoch)?;
-        self.log.reset_at(log_start)?;
-        self.high_watermark.store(log_start, Ordering::Release);
-        Ok(())
-    }
-
-    /// Flushes what an earlier run or an earlier setting left unflushed, if flushed records are what counts.
-    pub(crate) fn flush_if_asked(&self) {
-        if self.settings().flush_each && self.log.flushed_end() < self.log.end() {
-            self.context.flusher.enqueue(&self.me);
-        }
-    }
-
-    /// How far this copy has come: (written end, flushed end).
-    pub(crate) fn reached(&self) -> (i64, i64) {
-        (self.log.end(), self.log.flushed_end())
-    }
-
+    /// What the topic's settings mean here, as last applied.
     pub(crate) fn settings(&self) -> ReplicaSettings {
         self.state.lock().settings
     }
@@ -706,20 +510,6 @@ impl Replica {
             Role::Follower { leader } => Err(ReplicaError::NotLeader {
                 leader: *leader,
                 epoch: state.leader_epoch,
-            }),
-        }
-    }
-
-    fn following(&self, state: &State, epoch: i32) -> Result<(), ReplicaError> {
-        if let Some(failure) = &state.failure {
-            return Err(ReplicaError::Storage {
-                reason: failure.clone(),
-            });
-        }
-        match state.role {
-            Role::Follower { .. } if state.leader_epoch == epoch => Ok(()),
-            _ => Err(ReplicaError::FencedEpoch {
-                current: state.leader_epoch,
             }),
         }
     }
@@ -762,12 +552,4 @@ impl Replica {
         self.progress.wake();
         self.subscribers.ready();
     }
-}
-
-/// A leader's wish for another in-sync set. A member's daemon epoch is absent for the leader itself.
-#[derive(Debug, Clone)]
-pub(crate) struct InSyncProposal {
-    pub(crate) leader_epoch: i32,
-    pub(crate) partition_epoch: i32,
-    pub(crate) members: Vec<(NodeId, Option<i64>)>,
 }

@@ -1,0 +1,140 @@
+//! A replica as a follower: takes what its leader pushes, and cuts what its leader does not have.
+//!
+//! Everything is bound to the leader epoch of the session that it came by; under another one it is refused.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tradewind_wire::ids::NodeId;
+
+use super::{Replica, ReplicaError, Role, State};
+
+/// What a follower says to open a session with its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FollowerPosition {
+    pub(crate) leader_epoch: i32,
+    pub(crate) last_epoch: i32,
+    pub(crate) end: i64,
+}
+
+impl Replica {
+    /// Whom this copy follows, if anyone.
+    pub(crate) fn follows(&self) -> Option<NodeId> {
+        match &self.state.lock().role {
+            Role::Follower { leader } => *leader,
+            Role::Leader(_) => None,
+        }
+    }
+
+    /// What to say to the leader; none if this daemon leads, or the copy is unusable.
+    pub(crate) fn follower_position(&self) -> Option<FollowerPosition> {
+        let state = self.state.lock();
+        match (&state.role, &state.failure) {
+            (Role::Follower { leader: Some(_) }, None) => Some(FollowerPosition {
+                leader_epoch: state.leader_epoch,
+                last_epoch: self.log.last_epoch().unwrap_or(-1),
+                end: self.log.end(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Appends what the leader pushed within session epoch `epoch`.
+    pub(crate) fn append_as_follower(
+        &self,
+        batches: Bytes,
+        prev_end: i64,
+        epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, epoch)?;
+        let end = self.log.end();
+        if prev_end != end {
+            return Err(ReplicaError::WrongPosition {
+                expected: end,
+                given: prev_end,
+            });
+        }
+        self.log.append_at(batches, None)?;
+        let flush_each = state.settings.flush_each;
+        drop(state);
+        self.flush_later(flush_each);
+        Ok(())
+    }
+
+    /// Takes over the leader's watermark and log start.
+    pub(crate) fn follow_mark(
+        &self,
+        high_watermark: i64,
+        log_start: i64,
+        epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, epoch)?;
+        self.high_watermark
+            .fetch_max(high_watermark.min(self.log.end()), Ordering::AcqRel);
+        if log_start > self.log.start() && log_start <= self.log.end() {
+            self.log.trim_to(log_start)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the log where it diverges from the leader's: `epoch` ends at `end` there.
+    pub(crate) fn cut_divergence(
+        &self,
+        epoch: i32,
+        end: i64,
+        session_epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, session_epoch)?;
+        let own = match self.log.end_offset_for_epoch(epoch) {
+            Some((own_epoch, own_end)) if own_epoch == epoch => own_end.min(end),
+            Some((_, own_end)) => own_end,
+            None => self.log.start(),
+        };
+        let high_watermark = self.high_watermark();
+        tracing::info!(
+            topic = %self.topic_name, partition = self.partition, to = own, from = self.log.end(), high_watermark,
+            "cutting records that the leader does not have"
+        );
+        self.log.truncate_to(own)?;
+        self.high_watermark.fetch_min(own, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Starts over, empty, where the leader's log starts: everything here lies below it.
+    pub(crate) fn restart_at(&self, log_start: i64, session_epoch: i32) -> Result<(), ReplicaError> {
+        let state = self.state.lock();
+        self.following(&state, session_epoch)?;
+        self.log.reset_at(log_start)?;
+        self.high_watermark.store(log_start, Ordering::Release);
+        Ok(())
+    }
+
+    /// Flushes what an earlier run or an earlier setting left unflushed, if flushed records are what counts.
+    pub(crate) fn flush_if_asked(&self) {
+        if self.settings().flush_each && self.log.flushed_end() < self.log.end() {
+            self.context.flusher.enqueue(&self.me);
+        }
+    }
+
+    /// How far this copy has come: (written end, flushed end).
+    pub(crate) fn reached(&self) -> (i64, i64) {
+        (self.log.end(), self.log.flushed_end())
+    }
+
+    fn following(&self, state: &State, epoch: i32) -> Result<(), ReplicaError> {
+        if let Some(failure) = &state.failure {
+            return Err(ReplicaError::Storage {
+                reason: failure.clone(),
+            });
+        }
+        match state.role {
+            Role::Follower { .. } if state.leader_epoch == epoch => Ok(()),
+            _ => Err(ReplicaError::FencedEpoch {
+                current: state.leader_epoch,
+            }),
+        }
+    }
+}
