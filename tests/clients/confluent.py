@@ -80,7 +80,7 @@ def take(member, count, seconds=60):
 def ends(bootstrap, topic, partitions=3):
     member = consumer("ends", bootstrap)
     try:
-        return [member.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in range(partitions)]
+        return [member.get_watermark_offsets(TopicPartition(topic, p), 2)[1] for p in range(partitions)]
     except KafkaException:
         return None
     finally:
