@@ -1,3 +1,5 @@
+//! Headers, advertised versions and the answer to unknown ones, byte for byte.
+
 use super::*;
 use crate::messages::{ApiVersionsRequest, Message};
 

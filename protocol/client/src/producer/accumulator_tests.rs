@@ -1,3 +1,5 @@
+//! What the accumulator batches, in which order, and what a retry keeps.
+
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
