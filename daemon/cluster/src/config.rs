@@ -1,4 +1,4 @@
-//! The topic configuration keys that this cluster knows, with Kafka's names and defaults.
+//! The topic configuration keys that this cluster knows, with Kafka's names and (but for `flush.messages`) defaults.
 //!
 //! It says what a valid value is; what a value does is decided where it is used. Descriptions for people are the
 //! broker's.
@@ -34,7 +34,7 @@ pub struct TopicConfig {
     pub name: &'static str,
     /// What values it takes.
     pub kind: ConfigKind,
-    /// Kafka's default.
+    /// The default: Kafka's, but for `flush.messages`.
     pub default: &'static str,
 }
 
@@ -67,11 +67,8 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     ),
     key("delete.retention.ms", ConfigKind::Integer(0, LONG), "86400000"),
     key("file.delete.delay.ms", ConfigKind::Integer(0, LONG), "60000"),
-    key(
-        "flush.messages",
-        ConfigKind::Integer(1, LONG),
-        "9223372036854775807",
-    ),
+    // Unlike Kafka: acks=all means flushed on every in-sync replica, unless a topic or the file says otherwise.
+    key("flush.messages", ConfigKind::Integer(1, LONG), "1"),
     key("flush.ms", ConfigKind::Integer(0, LONG), "9223372036854775807"),
     key("follower.replication.throttled.replicas", ConfigKind::Text, ""),
     key("index.interval.bytes", ConfigKind::Integer(0, INT), "4096"),
@@ -121,7 +118,7 @@ pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
     TOPIC_CONFIGS.iter().find(|config| config.name == name)
 }
 
-/// Kafka's default of the key called `name`.
+/// The default of the key called `name`.
 pub fn default_of(name: &str) -> Option<&'static str> {
     topic_config(name).map(|config| config.default)
 }

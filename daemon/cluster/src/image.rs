@@ -233,7 +233,7 @@ impl Image {
     }
 
     /// The value of configuration `key` for `topic` as seen by `node`: the topic's own, the daemon's and the cluster's
-    /// dynamic ones, the daemon's file, Kafka's default; `None` for a key without any.
+    /// dynamic ones, the daemon's file, the key's default; `None` for a key without any.
     pub fn topic_config(&self, topic: &Topic, key: &str, node: Option<NodeId>) -> Option<String> {
         if let Some(value) = topic.configs.get(key) {
             return Some(value.clone());

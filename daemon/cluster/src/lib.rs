@@ -2,7 +2,7 @@
 //!
 //! Two halves. **Metadata**: [`command`]s go through one Raft log; `apply` makes the next [`image`] from them;
 //! [`metadata`] is the handle. **Data**: [`replica`] is one partition's copy here, `replicate` the streams between
-//! copies, `in_sync` and `flusher` what moves the high watermark. [`cluster`] ties them together; `gate` is the door for
+//! copies, `in_sync` and `flusher` what moves the high watermark. [`Cluster`] ties them together; `gate` is the door for
 //! everyone else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

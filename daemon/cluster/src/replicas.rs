@@ -376,7 +376,7 @@ impl Replicas {
         }
     }
 
-    /// The value of a topic configuration here: the topic's own, dynamic defaults, this daemon's file, Kafka's default.
+    /// The value of a topic configuration here: the topic's own, dynamic defaults, this daemon's file, the key's default.
     pub(crate) fn config(&self, image: &Image, topic: Option<&Topic>, key: &str) -> Option<String> {
         topic
             .and_then(|topic| topic.configs.get(key))

@@ -2,7 +2,7 @@
 //!
 //! [`apply`] is pure and total. It decides from the image alone, so every daemon comes to the same image and the same
 //! answer; a refused command changes nothing but the position. Each kind of command has its file; elections are in
-//! [`crate::election`].
+//! `election.rs`.
 
 mod configs;
 mod daemons;

@@ -132,7 +132,10 @@ impl Model {
             rack: None,
             mesh: String::new(),
             listeners: Vec::new(),
-            defaults: BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
+            defaults: BTreeMap::from([
+                ("min.insync.replicas".to_owned(), "2".to_owned()),
+                ("flush.messages".to_owned(), i64::MAX.to_string()),
+            ]),
         };
         self.propose(&Command::Register(registration));
     }

@@ -306,7 +306,7 @@ pub(crate) enum Setting {
     Word(&'static [&'static str]),
 }
 
-/// What `[topic_defaults]` may hold, with the defaults: Kafka's, but for three partitions and copies
+/// What `[topic_defaults]` may hold, with the defaults: Kafka's, but for `flush.messages` and three partitions and copies
 /// (lowered to the number of daemons where there are fewer).
 pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("auto.create.topics.enable", Setting::Flag, "true"),
@@ -321,7 +321,7 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
         "producer",
     ),
     ("default.replication.factor", Setting::Integer(1), "3"),
-    ("flush.messages", Setting::Integer(1), "9223372036854775807"),
+    ("flush.messages", Setting::Integer(1), "1"),
     ("flush.ms", Setting::Millis, "9223372036854775807"),
     ("group.initial.rebalance.delay.ms", Setting::Millis, "3000"),
     ("group.max.session.timeout.ms", Setting::Millis, "1800000"),

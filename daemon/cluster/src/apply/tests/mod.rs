@@ -143,7 +143,10 @@ fn registration(node: NodeId, incarnation: u128) -> Registration {
         rack: None,
         mesh: format!("host-{node}:7100"),
         listeners: Vec::new(),
-        defaults: BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
+        defaults: BTreeMap::from([
+            ("min.insync.replicas".to_owned(), "2".to_owned()),
+            ("flush.messages".to_owned(), i64::MAX.to_string()),
+        ]),
     }
 }
 
