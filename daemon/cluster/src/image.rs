@@ -67,7 +67,7 @@ pub struct Daemon {
     pub mesh: String,
     /// Where clients reach it.
     pub listeners: Vec<Endpoint>,
-    /// The configuration defaults in its own file that decide about safety (see [`crate::config`]).
+    /// The configuration defaults in its own file that decide about safety (see [`crate::config::SAFETY_KEYS`]).
     pub defaults: BTreeMap<String, String>,
 }
 
