@@ -58,7 +58,20 @@ fn same_bytes(folder: &Path, daemons: i32) -> Result<()> {
         })?;
         let here = topic_id(&mesh.east, &topic)?;
         for partition in 0..2 {
-            let source = stored(&mesh.east.daemons[0], &here, partition)?;
+            let source = wait::until("every replica of the source holds the same bytes", 60, || {
+                let copies: Vec<Vec<u8>> = mesh
+                    .east
+                    .daemons
+                    .iter()
+                    .map(|daemon| stored(daemon, &here, partition))
+                    .collect::<Result<_>>()?;
+                let sizes: Vec<usize> = copies.iter().map(Vec::len).collect();
+                ensure!(
+                    copies.windows(2).all(|pair| pair[0] == pair[1]),
+                    "copies of {sizes:?} bytes"
+                );
+                Ok(copies.into_iter().next())
+            })?;
             ensure!(source.len() > 1000, "the source holds {} bytes", source.len());
             wait::until_true("every replica of the mirror holds the source's bytes", 60, || {
                 for daemon in &mesh.west.daemons {
