@@ -45,7 +45,10 @@ fn lose_the_east(daemons: i32, naming: Naming, codec: Codec) -> Result<()> {
         .iter()
         .map(|w| (w.partition, i64::try_from(w.acknowledged / 3).unwrap_or(0)))
         .collect();
-    east.commit(GROUP, TOPIC, &positions)?;
+    // A coordinator that is still loading says so, and clients ask again.
+    wait::until("the group's position is committed", 30, || {
+        east.commit(GROUP, TOPIC, &positions).map(Some)
+    })?;
     let before = read_from(&mut east, TOPIC, &positions)?;
 
     mesh.wait_mirrored(1, 60)?;
