@@ -100,6 +100,8 @@ pub struct Connection {
     pub listener: String,
     /// The peer's address without its port, as text.
     pub host: String,
+    /// Whether the peer may only ask: no request of its own makes or changes anything, auto-created topics included.
+    pub read_only: bool,
 }
 
 /// What is to be done with a request that was handled. Frames have no length prefix.

@@ -20,7 +20,6 @@ use crate::listener::Room;
 pub(crate) struct Requests {
     broker: Broker,
     connection: Connection,
-    read_only: bool,
 }
 
 impl Requests {
@@ -29,18 +28,15 @@ impl Requests {
         let connection = Connection {
             listener: listener.to_owned(),
             host: peer.ip().to_string(),
-        };
-        Self {
-            broker,
-            connection,
             read_only: false,
-        }
+        };
+        Self { broker, connection }
     }
 }
 
 impl Handler for Requests {
     async fn handle(&mut self, frame: Bytes) -> Reply {
-        if self.read_only && !only_asks(&frame) {
+        if self.connection.read_only && !only_asks(&frame) {
             return Reply::Close("a query stream may only ask".to_owned());
         }
         self.broker.handle(&self.connection, frame).await
@@ -67,8 +63,8 @@ impl KafkaStreams for MeshRequests {
             connection: Connection {
                 listener: MESH_LISTENER.to_owned(),
                 host,
+                read_only: conversation == Conversation::Query,
             },
-            read_only: conversation == Conversation::Query,
         };
         let room = self.room.clone();
         connection::serve(rx, tx, requests, room.limits, room.drain).await;

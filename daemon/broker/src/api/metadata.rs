@@ -14,7 +14,8 @@ use crate::dispatch::Call;
 use crate::topics;
 
 pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataRequest) -> MetadataResponse {
-    let may_create = broker.config().auto_create_topics && request.allow_auto_topic_creation;
+    let may_create =
+        broker.config().auto_create_topics && request.allow_auto_topic_creation && !call.connection.read_only;
     let wanted = match request.topics {
         Some(wanted) if !(call.version == 0 && wanted.is_empty()) => Some(wanted),
         _ => None,
