@@ -279,23 +279,6 @@ impl Replica {
         Ok(self.log.end())
     }
 
-    /// Begins an empty log at `offset`: a mirror's first batch, or one behind a gap at the source.
-    pub fn begin_mirror_at(&self, offset: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
-        let state = self.state.lock();
-        self.leading(&state, Some(leader_epoch))?;
-        let (start, end) = (self.log.start(), self.log.end());
-        if start != end || offset < end {
-            return Err(ReplicaError::WrongPosition {
-                expected: end,
-                given: offset,
-            });
-        }
-        self.log.reset_at(offset)?;
-        drop(state);
-        self.changed();
-        Ok(())
-    }
-
     /// Waits until `last_offset` lies below the high watermark of `leader_epoch`.
     ///
     /// The deadline is the caller's: this future may be dropped at any time.
