@@ -166,6 +166,15 @@ apis! {
     delete_groups: DeleteGroups DeleteGroupsRequest DeleteGroupsResponse
     incremental_alter_configs: IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
     describe_cluster: DescribeCluster DescribeClusterRequest DescribeClusterResponse
+    elect_leaders: ElectLeaders ElectLeadersRequest ElectLeadersResponse
+    alter_partition_reassignments: AlterPartitionReassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse
+    list_partition_reassignments: ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse
+    offset_delete: OffsetDelete OffsetDeleteRequest OffsetDeleteResponse
+    describe_quorum: DescribeQuorum DescribeQuorumRequest DescribeQuorumResponse
+    describe_producers: DescribeProducers DescribeProducersRequest DescribeProducersResponse
+    consumer_group_heartbeat: ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
+    consumer_group_describe: ConsumerGroupDescribe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse
+    list_config_resources: ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse
     describe_topic_partitions: DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse
 }
 
