@@ -1,10 +1,11 @@
 //! Starts clusters for suites in other languages and does to them what it is told.
 //!
-//! `mesh --folder DIR [--daemons N] [--naming prefix|identity] [--source-kafka HOST:PORT]`
+//! `mesh --folder DIR [--daemons N] [--naming prefix|identity] [--source-kafka HOST:PORT] [--one] [--config TOML]`
 //!
 //! Prints `east ADDRESSES`, `west ADDRESSES`, `east-url URL`, `west-url URL`, `east-data DIRS`, `west-data DIRS`, then
-//! `ready`. With `--source-kafka` the east is that Kafka, and only the west is started. Each line of standard input is
-//! a command, answered by `done` or `failed WHY`:
+//! `ready`. With `--source-kafka` the east is that Kafka, and only the west is started. With `--one` there is one cluster
+//! without any other, called `one`, and `--config` holds further lines of its daemons' configuration files. Each line of
+//! standard input is a command, answered by `done` or `failed WHY`:
 //!
 //! - `kill CLUSTER [ID]`: SIGKILL to all daemons or one.
 //! - `start CLUSTER`: starts those that do not run, and waits until they are ready.
@@ -15,7 +16,7 @@ use std::io::{BufRead, stdin};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use tradewind_tests::{Cluster, Mesh, Naming};
+use tradewind_tests::{Cluster, ClusterSpec, Mesh, Naming};
 
 /// What stood on the command line.
 struct Arguments {
@@ -23,12 +24,14 @@ struct Arguments {
     daemons: i32,
     naming: Naming,
     source_kafka: Option<String>,
+    one: bool,
+    config: String,
 }
 
 fn main() -> Result<()> {
     let arguments = arguments()?;
-    let (mut east, mut west) = start(&arguments)?;
-    for cluster in [east.as_ref(), Some(&west)].into_iter().flatten() {
+    let mut clusters = start(&arguments)?;
+    for cluster in &clusters {
         println!("{} {}", cluster.name, cluster.bootstrap());
         println!("{}-url {}", cluster.name, cluster.daemons[0].url());
         let data: Vec<String> = cluster
@@ -40,7 +43,7 @@ fn main() -> Result<()> {
     }
     println!("ready");
     for line in stdin().lock().lines() {
-        match obey(&line?, east.as_mut(), &mut west) {
+        match obey(&line?, &mut clusters) {
             Ok(()) => println!("done"),
             Err(error) => println!("failed {error:#}"),
         }
@@ -54,9 +57,15 @@ fn arguments() -> Result<Arguments> {
         daemons: 3,
         naming: Naming::Prefix,
         source_kafka: None,
+        one: false,
+        config: String::new(),
     };
     let mut rest = std::env::args().skip(1);
     while let Some(option) = rest.next() {
+        if option == "--one" {
+            parsed.one = true;
+            continue;
+        }
         let value = rest.next().with_context(|| format!("{option} needs a value"))?;
         match (option.as_str(), value.as_str()) {
             ("--folder", _) => parsed.folder = value.into(),
@@ -64,21 +73,30 @@ fn arguments() -> Result<Arguments> {
             ("--naming", "prefix") => parsed.naming = Naming::Prefix,
             ("--naming", "identity") => parsed.naming = Naming::Identity,
             ("--source-kafka", _) => parsed.source_kafka = Some(value),
+            ("--config", _) => parsed.config = value,
             _ => bail!("unknown: {option} {value}"),
         }
     }
     if parsed.folder.as_os_str().is_empty() {
         bail!("--folder is required");
     }
+    if !parsed.config.is_empty() && !parsed.one {
+        bail!("--config is for --one");
+    }
     std::fs::create_dir_all(&parsed.folder)?;
     parsed.folder = parsed.folder.canonicalize()?;
     Ok(parsed)
 }
 
-fn start(arguments: &Arguments) -> Result<(Option<Cluster>, Cluster)> {
+fn start(arguments: &Arguments) -> Result<Vec<Cluster>> {
+    if arguments.one {
+        let mut spec = ClusterSpec::new("one", arguments.daemons);
+        spec.config.clone_from(&arguments.config);
+        return Ok(vec![Cluster::start(&arguments.folder, &spec)?]);
+    }
     let Some(kafka) = &arguments.source_kafka else {
         let mesh = Mesh::start(&arguments.folder, arguments.daemons, arguments.naming)?;
-        return Ok((Some(mesh.east), mesh.west));
+        return Ok(vec![mesh.east, mesh.west]);
     };
     let mut west = Cluster::prepare(&arguments.folder, "west", arguments.daemons)?;
     let naming = arguments.naming.word();
@@ -86,17 +104,19 @@ fn start(arguments: &Arguments) -> Result<(Option<Cluster>, Cluster)> {
         "[clusters.east]\nkafka = [\"{kafka}\"]\n\n[[mirror]]\nfrom = \"east\"\nnaming = \"{naming}\"\n"
     ))?;
     west.start_all()?;
-    Ok((None, west))
+    Ok(vec![west])
 }
 
-fn obey(line: &str, east: Option<&mut Cluster>, west: &mut Cluster) -> Result<()> {
+fn obey(line: &str, clusters: &mut [Cluster]) -> Result<()> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let cluster = match words.get(1) {
-        Some(&"east") => east.context("the east is not ours")?,
-        Some(&"west") => west,
-        other => bail!("which cluster? {other:?}"),
+    let (Some(command), Some(name)) = (words.first(), words.get(1)) else {
+        bail!("unknown command: {line}");
     };
-    match (words[0], words.get(2)) {
+    let cluster = clusters
+        .iter_mut()
+        .find(|cluster| cluster.name == *name)
+        .with_context(|| format!("no cluster {name} of ours"))?;
+    match (*command, words.get(2)) {
         ("kill", None) => cluster.kill_all(),
         ("kill", Some(id)) => cluster.daemon(id.parse()?)?.kill(),
         ("start", None) => cluster.start_all()?,
