@@ -11,6 +11,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tradewind_cluster::Cluster;
+use tradewind_cluster::apply::{Position, apply};
+use tradewind_cluster::command::{Command, Outcome};
 use tradewind_cluster::metadata::ProposeError;
 
 use crate::groups::{Coordinator, GroupConfig};
@@ -180,6 +182,17 @@ impl Broker {
     /// Makes groups usable before the first client asks for one: a mirror writes positions into them.
     pub async fn prepare_groups(&self) -> Result<(), ProposeError> {
         offsets_topic::create(&self.inner.cluster, &self.inner.config).await
+    }
+
+    /// What `command` would come to if it were the next entry, and nothing is done: for requests that are only to be
+    /// validated.
+    pub(crate) fn rehearse(&self, command: &Command) -> Result<Outcome, ProposeError> {
+        let image = self.inner.cluster.image();
+        let next = Position {
+            index: image.index + 1,
+            term: image.term,
+        };
+        apply(&image, next, command).1.map_err(ProposeError::Refused)
     }
 
     /// The group coordinator.

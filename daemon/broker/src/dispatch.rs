@@ -99,8 +99,11 @@ async fn route(
         ApiKey::InitProducerId => answer!(handlers::init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => answer!(handlers::offset_for_leader_epoch::handle),
         ApiKey::DescribeConfigs => answer!(handlers::describe_configs::handle),
+        ApiKey::AlterConfigs => answer!(handlers::alter_configs::handle),
         ApiKey::IncrementalAlterConfigs => answer!(handlers::incremental_alter_configs::handle),
         ApiKey::DescribeCluster => answer!(handlers::describe_cluster::handle),
+        ApiKey::ListConfigResources => answer!(handlers::list_config_resources::handle),
+        ApiKey::DescribeTopicPartitions => answer!(handlers::describe_topic_partitions::handle),
         other => Reply::Close(format!("{} is not served", other.name())),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 
 use tradewind_cluster::command::{Command, CreateTopic, MetaError};
-use tradewind_cluster::image::{Daemon, FlowState, Image, Topic};
+use tradewind_cluster::image::{Daemon, FlowState, Image, Partition, Topic};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::flow::Naming;
@@ -12,6 +12,15 @@ use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::broker::{Broker, MESH_LISTENER, METADATA_TIMEOUT};
 use crate::offsets_topic;
+
+/// What anybody may do with a topic while there are no access rules: one bit for each of Kafka's operations, of which
+/// READ is 3, WRITE 4, CREATE 5, DELETE 6, ALTER 7, DESCRIBE 8, DESCRIBE_CONFIGS 10 and ALTER_CONFIGS 11.
+pub(crate) const TOPIC_OPERATIONS: i32 =
+    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// What anybody may do with the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION (9), DESCRIBE_CONFIGS, ALTER_CONFIGS and
+/// IDEMPOTENT_WRITE (12).
+pub(crate) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
 /// The longest topic name (Kafka's).
 const MAX_NAME: usize = 249;
@@ -117,6 +126,25 @@ pub(crate) fn address(daemon: &Daemon, listener: &str) -> Option<(String, i32)> 
         .iter()
         .find(|endpoint| endpoint.name == listener)?;
     Some((endpoint.host.clone(), i32::from(endpoint.port)))
+}
+
+/// The leader of a partition as clients of `listener` are told, -1 with an error if they cannot reach one.
+pub(crate) fn leader(image: &Image, partition: &Partition, listener: &str) -> (NodeId, ErrorCode) {
+    let reachable = |node: NodeId| {
+        let daemon = image.nodes.get(&node);
+        daemon.is_some_and(|daemon| address(daemon, listener).is_some())
+    };
+    match partition.leader {
+        Some(leader) if reachable(leader) => (leader, ErrorCode::None),
+        Some(_) => (-1, ErrorCode::ListenerNotFound),
+        None => (-1, ErrorCode::LeaderNotAvailable),
+    }
+}
+
+/// The replicas of a partition whose daemons do not serve, or whose disk failed.
+pub(crate) fn offline(image: &Image, partition: &Partition) -> Vec<NodeId> {
+    let away = |node: &NodeId| !image.is_active(*node) || partition.failed.contains(node);
+    partition.replicas.iter().copied().filter(away).collect()
 }
 
 /// Who takes administrative requests: every daemon does, so the controller if it is alive, else this one.

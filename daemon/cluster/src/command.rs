@@ -275,6 +275,8 @@ pub enum ConfigResource {
     Topic(TopicId),
     /// The cluster-wide defaults (`None`) or one daemon's.
     Broker(Option<NodeId>),
+    /// A consumer group's, whether or not the group exists.
+    Group(String),
 }
 
 /// One change of one configuration key.

@@ -42,6 +42,9 @@ pub struct Image {
     pub cluster_configs: BTreeMap<String, String>,
     /// Per-daemon dynamic configuration.
     pub node_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
+    /// Configuration of consumer groups, by group id.
+    #[serde(default)]
+    pub group_configs: BTreeMap<String, BTreeMap<String, String>>,
     /// The last deleted topics and the index of their deletion: a data directory may remove their files.
     pub tombstones: BTreeMap<TopicId, u64>,
 }
@@ -246,6 +249,11 @@ impl Image {
         of_file
             .cloned()
             .or_else(|| crate::config::default_of(key).map(str::to_owned))
+    }
+
+    /// The configuration `key` that was set for consumer group `group`, if it was.
+    pub fn group_config(&self, group: &str, key: &str) -> Option<&str> {
+        self.group_configs.get(group)?.get(key).map(String::as_str)
     }
 
     /// How many in-sync replicas the high watermark of `partition` needs to move under `leader`: its

@@ -91,6 +91,7 @@ const QUERIES: &[ApiKey] = &[
     ApiKey::DescribeGroups,
     ApiKey::DescribeConfigs,
     ApiKey::DescribeCluster,
+    ApiKey::DescribeTopicPartitions,
 ];
 
 #[cfg(test)]

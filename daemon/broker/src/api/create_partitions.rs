@@ -24,13 +24,14 @@ pub(crate) async fn handle(
     }
     let mut results = Vec::with_capacity(request.topics.len().min(1_000));
     for topic in request.topics {
-        let grown = if named.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
-            Err((
-                ErrorCode::InvalidRequest,
-                "The request names this topic more than once.".to_owned(),
-            ))
-        } else {
-            grow(broker, &topic, request.timeout_ms, request.validate_only).await
+        let grown = match named.get_mut(topic.name.as_str()) {
+            // The first of several was answered for all.
+            Some(0) | None => continue,
+            Some(count) if *count > 1 => {
+                *count = 0;
+                Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
+            }
+            Some(_) => grow(broker, &topic, request.timeout_ms, request.validate_only).await,
         };
         let (error, message) = match grown {
             Ok(()) => (ErrorCode::None, None),
@@ -58,17 +59,9 @@ async fn grow(
     let topic = image.topic(&wanted.name).ok_or_else(|| {
         (
             ErrorCode::UnknownTopicOrPartition,
-            format!("The topic '{}' does not exist.", wanted.name),
+            "This server does not host this topic-partition.".to_owned(),
         )
     })?;
-    let present = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-    if wanted.count <= present {
-        let message = format!(
-            "The topic has {present} partitions; {} would not be an increase.",
-            wanted.count
-        );
-        return Err((ErrorCode::InvalidPartitions, message));
-    }
     if topic.internal {
         return Err((
             ErrorCode::InvalidRequest,
@@ -79,29 +72,16 @@ async fn grow(
         .assignments
         .as_ref()
         .map(|assignments| assignments.iter().map(|entry| entry.broker_ids.clone()).collect());
-    if assignment
-        .as_ref()
-        .is_some_and(|assignment| assignment.len() as i64 != i64::from(wanted.count - present))
-    {
-        let message = format!(
-            "{} partitions are added; as many must be assigned.",
-            wanted.count - present
-        );
-        return Err((ErrorCode::InvalidReplicaAssignment, message));
-    }
-    if topic.is_mirroring() {
-        let message = format!("Topic '{}' grows with its source.", topic.name);
-        return Err((ErrorCode::PolicyViolation, message));
-    }
-    if validate_only {
-        return Ok(());
-    }
     let command = Command::GrowTopic(GrowTopic {
         id: topic.id,
         count: wanted.count,
         assignment,
         flow: None,
     });
-    let proposed = broker.cluster().propose(command, limit(timeout_ms)).await;
-    proposed.map(drop).map_err(|error| errors::of_propose(&error))
+    let grown = if validate_only {
+        broker.rehearse(&command)
+    } else {
+        broker.cluster().propose(command, limit(timeout_ms)).await
+    };
+    grown.map(drop).map_err(|error| errors::of_propose(&error))
 }

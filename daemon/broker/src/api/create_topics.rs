@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tradewind_cluster::command::{Command, CreateTopic, Outcome};
-use tradewind_cluster::config;
-use tradewind_cluster::image::Image;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
@@ -27,14 +25,14 @@ pub(crate) async fn handle(
     }
     let mut topics = Vec::with_capacity(request.topics.len().min(1_000));
     for topic in request.topics {
-        let repeated = named.get(topic.name.as_str()).is_some_and(|count| *count > 1);
-        let created = if repeated {
-            Err((
-                ErrorCode::InvalidRequest,
-                "The request names this topic more than once.".to_owned(),
-            ))
-        } else {
-            create(broker, call, &topic, request.timeout_ms, request.validate_only).await
+        let created = match named.get_mut(topic.name.as_str()) {
+            // The first of several was answered for all.
+            Some(0) | None => continue,
+            Some(count) if *count > 1 => {
+                *count = 0;
+                Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
+            }
+            Some(_) => create(broker, call, &topic, request.timeout_ms, request.validate_only).await,
         };
         topics.push(created.unwrap_or_else(|(error, message)| CreatableTopicResult {
             name: topic.name.clone(),
@@ -60,36 +58,33 @@ async fn create(
 ) -> Result<CreatableTopicResult, Refused> {
     let cluster = broker.cluster();
     let command = command(broker, topic)?;
-    let (partitions, factor) = checked(&cluster.image(), &command)?;
+    let configs = command.configs.clone();
+    topics::warn_about_compaction(&command.name, &command.configs);
+    let command = Command::CreateTopic(command);
+    let outcome = if validate_only {
+        broker.rehearse(&command)
+    } else {
+        cluster.propose(command, limit(timeout_ms)).await
+    };
+    let outcome = outcome.map_err(|error| errors::of_propose(&error))?;
     let mut result = CreatableTopicResult {
         name: topic.name.clone(),
-        num_partitions: partitions,
-        replication_factor: factor,
         ..Default::default()
     };
-    if !validate_only {
-        topics::warn_about_compaction(&command.name, &command.configs);
-        let id = command.id;
-        let outcome = cluster
-            .propose(Command::CreateTopic(command), limit(timeout_ms))
-            .await;
-        let outcome = outcome.map_err(|error| errors::of_propose(&error))?;
-        result.topic_id = id;
-        if let Outcome::Topic {
-            id,
-            partitions,
-            replication_factor,
-        } = outcome
-        {
-            result.topic_id = id;
-            result.num_partitions = partitions;
-            result.replication_factor = replication_factor;
-        }
+    if let Outcome::Topic {
+        id,
+        partitions,
+        replication_factor,
+    } = outcome
+    {
+        result.topic_id = if validate_only { TopicId::default() } else { id };
+        result.num_partitions = partitions;
+        result.replication_factor = replication_factor;
     }
     if call.version >= 5 {
         let image = cluster.image();
         let created = image.topic_by_id(result.topic_id);
-        let described = configs::of_topic(cluster, created.map(AsRef::as_ref));
+        let described = configs::of_topic(cluster, created.map_or(&configs, |topic| &topic.configs));
         result.configs = Some(described.into_iter().map(listed).collect());
     }
     Ok(result)
@@ -119,15 +114,18 @@ fn command(broker: &Broker, topic: &CreatableTopic) -> Result<CreateTopic, Refus
         return Err((ErrorCode::InvalidRequest, message));
     }
     let assignment = assignment(topic)?;
+    if assignment.is_none() && topic.replication_factor < -1 || topic.replication_factor == 0 {
+        let message = "Replication factor must be larger than 0, or -1 to use the default value.";
+        return Err((ErrorCode::InvalidReplicationFactor, message.to_owned()));
+    }
     let mut configs = BTreeMap::new();
     for entry in &topic.configs {
         let Some(value) = &entry.value else {
             return Err((
                 ErrorCode::InvalidConfig,
-                format!("Null value for configuration {}.", entry.name),
+                format!("Null value not supported for topic configs: {}", entry.name),
             ));
         };
-        config::validate(&entry.name, value).map_err(|message| (ErrorCode::InvalidConfig, message))?;
         configs.insert(entry.name.to_string(), value.to_string());
     }
     let settings = broker.config();
@@ -156,9 +154,14 @@ fn assignment(topic: &CreatableTopic) -> Result<Option<Vec<Vec<NodeId>>>, Refuse
     if topic.assignments.is_empty() {
         return Ok(None);
     }
-    if topic.num_partitions != -1 || topic.replication_factor != -1 {
-        let message = "A manual assignment excludes a number of partitions and a replication factor.";
-        return Err((ErrorCode::InvalidRequest, message.to_owned()));
+    let excluded = match (topic.num_partitions, topic.replication_factor) {
+        (-1, -1) => None,
+        (-1, _) => Some("replication factor"),
+        _ => Some("numPartitions"),
+    };
+    if let Some(what) = excluded {
+        let message = format!("A manual partition assignment was specified, but {what} was not set to -1.");
+        return Err((ErrorCode::InvalidRequest, message));
     }
     let mut by_partition: BTreeMap<i32, Vec<NodeId>> = BTreeMap::new();
     for entry in &topic.assignments {
@@ -166,41 +169,16 @@ fn assignment(topic: &CreatableTopic) -> Result<Option<Vec<Vec<NodeId>>>, Refuse
             .insert(entry.partition_index, entry.broker_ids.clone())
             .is_some()
         {
-            let message = format!("Partition {} is assigned twice.", entry.partition_index);
+            let message = format!(
+                "Found multiple manual partition assignments for partition {}",
+                entry.partition_index
+            );
             return Err((ErrorCode::InvalidReplicaAssignment, message));
         }
     }
     if !by_partition.keys().copied().eq((0..).take(by_partition.len())) {
-        let message = "Partitions must be numbered from 0 without gaps.";
+        let message = "partitions should be a consecutive 0-based integer sequence";
         return Err((ErrorCode::InvalidReplicaAssignment, message.to_owned()));
     }
     Ok(Some(by_partition.into_values().collect()))
-}
-
-/// What can be known without proposing; the metadata checks it all again. Answers partitions and replicas to expect.
-fn checked(image: &Image, command: &CreateTopic) -> Result<(i32, i16), Refused> {
-    if image.topic(&command.name).is_some() {
-        return Err((
-            ErrorCode::TopicAlreadyExists,
-            format!("Topic '{}' already exists.", command.name),
-        ));
-    }
-    let daemons = image.active().count();
-    if let Some(assignment) = &command.assignment {
-        let factor = assignment.first().map_or(0, Vec::len);
-        return Ok((assignment.len() as i32, factor as i16));
-    }
-    if command.partitions <= 0 {
-        let message = "Number of partitions must be larger than 0.".to_owned();
-        return Err((ErrorCode::InvalidPartitions, message));
-    }
-    let factor = usize::try_from(command.replication_factor).unwrap_or(0);
-    if factor == 0 || (factor > daemons && !command.clamp) {
-        let message = format!(
-            "Replication factor {} does not fit {daemons} daemons.",
-            command.replication_factor
-        );
-        return Err((ErrorCode::InvalidReplicationFactor, message));
-    }
-    Ok((command.partitions, factor.min(daemons.max(1)) as i16))
 }

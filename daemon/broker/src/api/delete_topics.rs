@@ -1,5 +1,7 @@
 //! DeleteTopics, by name or (from version 6 on) by id.
 
+use std::collections::HashMap;
+
 use tradewind_cluster::command::Command;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::delete_topics::{DeletableTopicResult, DeleteTopicState};
@@ -26,13 +28,33 @@ pub(crate) async fn handle(
         request.topic_names.into_iter().map(named).collect()
     };
     let mut responses = Vec::with_capacity(wanted.len().min(1_000));
+    let mut named = HashMap::new();
+    for wanted in &wanted {
+        *named
+            .entry((wanted.name.clone(), wanted.topic_id))
+            .or_insert(0_usize) += 1;
+    }
     for wanted in wanted {
+        let times = match named.get_mut(&(wanted.name.clone(), wanted.topic_id)) {
+            // The first of several was answered for all.
+            Some(0) | None => continue,
+            Some(times) => std::mem::replace(times, 0),
+        };
         let mut result = DeletableTopicResult {
             name: wanted.name.clone(),
             topic_id: wanted.topic_id,
             ..Default::default()
         };
-        if let Err((error, message)) = delete(broker, &wanted, request.timeout_ms, &mut result).await {
+        let deleted = match &wanted.name {
+            Some(_) if !wanted.topic_id.is_zero() => {
+                refuse("You may not specify both topic name and topic id.")
+            }
+            None if wanted.topic_id.is_zero() => refuse("Neither topic name nor id were specified."),
+            Some(_) if times > 1 => refuse("Duplicate topic name."),
+            None if times > 1 => refuse("Duplicate topic id."),
+            _ => delete(broker, &wanted, request.timeout_ms, &mut result).await,
+        };
+        if let Err((error, message)) = deleted {
             result.error_code = error.code();
             result.error_message = Some(message.into());
         }
@@ -44,6 +66,10 @@ pub(crate) async fn handle(
     }
 }
 
+fn refuse(message: &str) -> Result<(), (ErrorCode, String)> {
+    Err((ErrorCode::InvalidRequest, message.to_owned()))
+}
+
 async fn delete(
     broker: &Broker,
     wanted: &DeleteTopicState,
@@ -52,22 +78,16 @@ async fn delete(
 ) -> Result<(), (ErrorCode, String)> {
     let image = broker.cluster().image();
     let topic = match &wanted.name {
-        Some(_) if !wanted.topic_id.is_zero() => {
-            return Err((
-                ErrorCode::InvalidRequest,
-                "Name and id are both given.".to_owned(),
-            ));
-        }
         Some(name) => image.topic(name).ok_or_else(|| {
             (
                 ErrorCode::UnknownTopicOrPartition,
-                "This server does not host this topic.".to_owned(),
+                "This server does not host this topic-partition.".to_owned(),
             )
         })?,
         None => image.topic_by_id(wanted.topic_id).ok_or_else(|| {
             (
                 ErrorCode::UnknownTopicId,
-                "This server does not host this topic id.".to_owned(),
+                "This server does not host this topic ID.".to_owned(),
             )
         })?,
     };

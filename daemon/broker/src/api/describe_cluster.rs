@@ -9,8 +9,11 @@ use crate::broker::Broker;
 use crate::dispatch::Call;
 use crate::topics;
 
-/// The endpoint type of brokers; the other one, controllers, has no listener of its own here.
+/// The endpoint type of brokers.
 const BROKERS: i8 = 1;
+
+/// That of controllers, which have no listener of their own here.
+const CONTROLLERS: i8 = 2;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -18,9 +21,16 @@ pub(crate) async fn handle(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     if request.endpoint_type != BROKERS {
+        let (error, message) = match request.endpoint_type {
+            CONTROLLERS => (
+                ErrorCode::MismatchedEndpointType,
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER",
+            ),
+            _ => (ErrorCode::UnsupportedEndpointType, "Unsupported endpoint type"),
+        };
         return DescribeClusterResponse {
-            error_code: ErrorCode::MismatchedEndpointType.code(),
-            error_message: Some("This listener belongs to brokers.".into()),
+            error_code: error.code(),
+            error_message: Some(message.into()),
             endpoint_type: BROKERS,
             ..Default::default()
         };
@@ -41,7 +51,7 @@ pub(crate) async fn handle(
         .nodes
         .values()
         .filter(|daemon| request.include_fenced_brokers || !fenced(daemon));
-    DescribeClusterResponse {
+    let mut response = DescribeClusterResponse {
         cluster_id: image
             .cluster_id
             .map(|id| id.to_string())
@@ -51,5 +61,9 @@ pub(crate) async fn handle(
         brokers: wanted.filter_map(describe).collect(),
         endpoint_type: BROKERS,
         ..Default::default()
+    };
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = topics::CLUSTER_OPERATIONS;
     }
+    response
 }

@@ -1,4 +1,4 @@
-//! DescribeConfigs: configurations of topics and of this daemon, with where each value comes from.
+//! DescribeConfigs: configurations of topics, groups and this daemon, with where each value comes from.
 
 use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
@@ -8,14 +8,9 @@ use tradewind_wire::messages::describe_configs::{
 use tradewind_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use crate::broker::Broker;
-use crate::configs::{self, Described, Source};
+use crate::configs::{self, Described, alter, resource};
 use crate::dispatch::Call;
 use crate::topics;
-
-/// Kafka's number for topics as a kind of resource.
-pub(super) const TOPIC: i8 = 2;
-/// Kafka's number for brokers.
-pub(super) const BROKER: i8 = 4;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -52,39 +47,31 @@ pub(crate) async fn handle(
 }
 
 fn of(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Described>, (ErrorCode, String)> {
-    let name = resource.resource_name.as_str();
+    let (cluster, name) = (broker.cluster(), resource.resource_name.as_str());
     match resource.resource_type {
-        TOPIC if !topics::is_valid_name(name) => Err((
+        resource::TOPIC if !topics::is_valid_name(name) => Err((
             ErrorCode::InvalidTopicException,
             format!("Topic name '{name}' is not valid."),
         )),
-        TOPIC => match broker.cluster().image().topic(name) {
-            Some(topic) => Ok(configs::of_topic(broker.cluster(), Some(topic))),
+        resource::TOPIC => match cluster.image().topic(name) {
+            Some(topic) => Ok(configs::of(cluster, topic)),
             None => Err((
                 ErrorCode::UnknownTopicOrPartition,
-                format!("Topic '{name}' does not exist."),
+                format!("The topic '{name}' does not exist."),
             )),
         },
-        BROKER if name.is_empty() => {
-            let all = configs::of_broker(broker.cluster(), broker.config());
-            Ok(all
-                .into_iter()
-                .filter(|described| described.source == Source::DynamicDefaultBroker)
-                .collect())
+        resource::BROKER if name.is_empty() => Ok(configs::of_all_brokers(cluster)),
+        resource::BROKER => {
+            alter::broker_id(broker, name).map(|()| configs::of_broker(cluster, broker.config()))
         }
-        BROKER if name == broker.cluster().node_id().to_string() => {
-            Ok(configs::of_broker(broker.cluster(), broker.config()))
-        }
-        BROKER => {
-            let own = broker.cluster().node_id();
-            Err((
-                ErrorCode::InvalidRequest,
-                format!("Unexpected broker id, expected {own} or empty, but got {name}"),
-            ))
-        }
+        resource::GROUP if name.is_empty() => Err((
+            ErrorCode::InvalidRequest,
+            "Group name cannot be empty.".to_owned(),
+        )),
+        resource::GROUP => Ok(configs::of_group(cluster, name)),
         other => Err((
             ErrorCode::InvalidRequest,
-            format!("Resource type {other} is not known here."),
+            format!("Unsupported resource type: {other}"),
         )),
     }
 }

@@ -1,32 +1,38 @@
-//! IncrementalAlterConfigs: sets, removes, extends or shortens single configurations of topics and daemons.
+//! IncrementalAlterConfigs: sets, removes, extends or shortens single configurations of topics, daemons and groups.
 
-use std::collections::BTreeMap;
-
-use tradewind_cluster::command::{Command, ConfigChange, ConfigResource};
-use tradewind_cluster::config::{self, TOPIC_CONFIGS};
-use tradewind_cluster::image::Image;
+use tradewind_cluster::command::ConfigChange;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig,
 };
 use tradewind_wire::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use crate::broker::{Broker, METADATA_TIMEOUT};
+use crate::broker::Broker;
+use crate::configs::alter::{self, Refused};
 use crate::dispatch::Call;
-use crate::{configs, errors, topics};
 
-use super::describe_configs::{BROKER, TOPIC};
-
-type Refused = (ErrorCode, String);
+/// Kafka's numbers for what is to be done with a key.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(
     broker: &Broker,
     _: Call<'_>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let named = request.resources.iter();
+    let repeated = alter::repeated(named.map(|one| (one.resource_type, one.resource_name.as_str())));
     let mut responses = Vec::with_capacity(request.resources.len().min(1_000));
-    for resource in request.resources {
-        let (error, message) = match alter(broker, &resource, request.validate_only).await {
+    for (resource, repeated) in request.resources.into_iter().zip(repeated) {
+        let changed = if repeated {
+            let message = "Each resource must appear at most once.".to_owned();
+            Err((ErrorCode::InvalidRequest, message))
+        } else {
+            change(broker, &resource, request.validate_only).await
+        };
+        let (error, message) = match changed {
             Ok(()) => (ErrorCode::None, None),
             Err((error, message)) => (error, Some(message.into())),
         };
@@ -43,103 +49,30 @@ pub(crate) async fn handle(
     }
 }
 
-async fn alter(broker: &Broker, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refused> {
-    let target = target(&broker.cluster().image(), resource)?;
-    let mut changes = BTreeMap::new();
+async fn change(
+    broker: &Broker,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refused> {
+    let mut changes = Vec::with_capacity(resource.configs.len().min(1_000));
     for entry in &resource.configs {
-        let key = key_of(resource.resource_type, &entry.name)?;
-        if changes.insert(key.to_owned(), change(key, entry)?).is_some() {
-            return Err((
-                ErrorCode::InvalidRequest,
-                format!("{} is named more than once.", entry.name),
-            ));
-        }
+        changes.push((entry.name.to_string(), operation(entry)?));
     }
-    if validate_only {
-        return Ok(());
-    }
-    let set = changes.iter().filter_map(|(key, change)| match change {
-        ConfigChange::Set(value) | ConfigChange::Append(value) => Some((key.clone(), value.clone())),
-        _ => None,
-    });
-    topics::warn_about_compaction(&resource.resource_name, &set.collect());
-    let command = Command::AlterConfigs {
-        resource: target,
-        replace: false,
-        changes,
-    };
-    let proposed = broker.cluster().propose(command, METADATA_TIMEOUT).await;
-    proposed.map(drop).map_err(|error| errors::of_propose(&error))
+    let which = (resource.resource_type, resource.resource_name.as_str());
+    alter::alter(broker, which, false, changes, validate_only).await
 }
 
-fn target(image: &Image, resource: &AlterConfigsResource) -> Result<ConfigResource, Refused> {
-    let name = resource.resource_name.as_str();
-    match resource.resource_type {
-        TOPIC => match image.topic(name) {
-            Some(topic) => Ok(ConfigResource::Topic(topic.id)),
-            None => Err((
-                ErrorCode::UnknownTopicOrPartition,
-                format!("Topic '{name}' does not exist."),
-            )),
-        },
-        BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
-        BROKER => match name.parse() {
-            Ok(node) if image.nodes.contains_key(&node) => Ok(ConfigResource::Broker(Some(node))),
-            _ => Err((ErrorCode::InvalidRequest, format!("There is no daemon {name}."))),
-        },
-        other => Err((
-            ErrorCode::InvalidRequest,
-            format!("Resource type {other} is not known here."),
-        )),
-    }
-}
-
-/// The topic key that a name stands for: itself, or for daemons the one whose broker-wide default it is.
-fn key_of(resource_type: i8, name: &str) -> Result<&'static str, Refused> {
-    let matches =
-        |key: &'static str| key == name || (resource_type == BROKER && configs::broker_synonym(key) == name);
-    let found = TOPIC_CONFIGS
-        .iter()
-        .map(|config| config.name)
-        .find(|key| matches(key));
-    found.ok_or_else(|| {
-        (
-            ErrorCode::InvalidConfig,
-            format!("Unknown config name, or one that cannot be changed: {name}"),
-        )
-    })
-}
-
-fn change(key: &str, entry: &AlterableConfig) -> Result<ConfigChange, Refused> {
-    const DELETE: i8 = 1;
-    let value = match &entry.value {
-        Some(value) => value.to_string(),
-        None if entry.config_operation == DELETE => return Ok(ConfigChange::Delete),
-        None => {
-            return Err((
-                ErrorCode::InvalidConfig,
-                format!("Null value for configuration {key}."),
-            ));
-        }
-    };
-    let is_list = || {
-        let list = config::topic_config(key)
-            .is_some_and(|config| matches!(config.kind, config::ConfigKind::ListOf(_)));
-        let message = || format!("{key} is not a list.");
-        if list {
-            Ok(())
-        } else {
-            Err((ErrorCode::InvalidConfig, message()))
-        }
+fn operation(entry: &AlterableConfig) -> Result<ConfigChange, Refused> {
+    let value = || {
+        let value = entry.value.as_ref().map(ToString::to_string);
+        let message = || format!("Null value not supported for : {}", entry.name);
+        value.ok_or_else(|| (ErrorCode::InvalidRequest, message()))
     };
     match entry.config_operation {
-        0 => {
-            config::validate(key, &value).map_err(|message| (ErrorCode::InvalidConfig, message))?;
-            Ok(ConfigChange::Set(value))
-        }
+        SET => value().map(ConfigChange::Set),
         DELETE => Ok(ConfigChange::Delete),
-        2 => is_list().map(|()| ConfigChange::Append(value)),
-        3 => is_list().map(|()| ConfigChange::Subtract(value)),
+        APPEND => value().map(ConfigChange::Append),
+        SUBTRACT => value().map(ConfigChange::Subtract),
         other => Err((ErrorCode::InvalidRequest, format!("Unknown operation {other}."))),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tradewind_cluster::image::{Image, Partition, Topic};
+use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::metadata::{
     MetadataRequestTopic, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -20,7 +21,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
         Some(wanted) if !(call.version == 0 && wanted.is_empty()) => Some(wanted),
         _ => None,
     };
-    let topics = match wanted {
+    let mut topics: Vec<_> = match wanted {
         None => {
             let image = broker.cluster().image();
             let listener = &call.connection.listener;
@@ -31,6 +32,9 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
                 .map(|topic| describe(&image, topic, listener, call.version))
                 .collect()
         }
+        Some(wanted) if call.version < 12 && wanted.iter().any(is_by_id) => {
+            wanted.iter().map(refused_id).collect()
+        }
         Some(wanted) => {
             let mut topics = Vec::with_capacity(wanted.len().min(1_000));
             for wanted in wanted {
@@ -39,12 +43,35 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
             topics
         }
     };
+    if request.include_topic_authorized_operations {
+        let found = topics.iter_mut().filter(|topic| topic.error_code == 0);
+        found.for_each(|topic| topic.topic_authorized_operations = topics::TOPIC_OPERATIONS);
+    }
     let image = broker.cluster().image();
-    MetadataResponse {
+    let mut response = MetadataResponse {
         brokers: brokers(&image, &call.connection.listener),
         cluster_id: image.cluster_id.map(|id| id.to_string().into()),
         controller_id: topics::admin_node(broker, &image),
         topics,
+        ..Default::default()
+    };
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = topics::CLUSTER_OPERATIONS;
+    }
+    response
+}
+
+/// Whether a topic is asked for by its id: possible from version 12 on, though 10 and 11 have room for it.
+fn is_by_id(wanted: &MetadataRequestTopic) -> bool {
+    wanted.name.is_none() || !wanted.topic_id.is_zero()
+}
+
+/// Such a request is refused as a whole.
+fn refused_id(wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(wanted.name.clone().unwrap_or_default()),
+        topic_id: wanted.topic_id,
         ..Default::default()
     }
 }
@@ -78,16 +105,19 @@ async fn one(
     };
     let image = broker.cluster().image();
     let listener = &call.connection.listener;
-    let Some(name) = &wanted.name else {
-        if wanted.topic_id.is_zero() || call.version < 12 {
-            return MetadataResponseTopic {
-                name: Some(String::new().into()),
-                ..failed(ErrorCode::InvalidRequest)
-            };
-        }
+    if !wanted.topic_id.is_zero() {
         return match image.topic_by_id(wanted.topic_id) {
             Some(topic) => describe(&image, topic, listener, call.version),
-            None => failed(ErrorCode::UnknownTopicId),
+            None => MetadataResponseTopic {
+                name: None,
+                ..failed(ErrorCode::UnknownTopicId)
+            },
+        };
+    }
+    let Some(name) = &wanted.name else {
+        return MetadataResponseTopic {
+            name: Some(Str::default()),
+            ..failed(ErrorCode::InvalidRequest)
         };
     };
     if let Some(topic) = image.topic(name) {
@@ -129,17 +159,10 @@ fn of_partition(
     listener: &str,
     version: i16,
 ) -> MetadataResponsePartition {
-    let reachable = |node: i32| {
-        image
-            .nodes
-            .get(&node)
-            .is_some_and(|daemon| topics::address(daemon, listener).is_some())
-    };
-    let (leader_id, error) = match partition.leader {
-        Some(leader) if reachable(leader) => (leader, ErrorCode::None),
-        Some(_) if version >= 6 => (-1, ErrorCode::ListenerNotFound),
-        _ => (-1, ErrorCode::LeaderNotAvailable),
-    };
+    let (leader_id, mut error) = topics::leader(image, partition, listener);
+    if version < 6 && error == ErrorCode::ListenerNotFound {
+        error = ErrorCode::LeaderNotAvailable;
+    }
     MetadataResponsePartition {
         error_code: error.code(),
         partition_index: number,
@@ -147,11 +170,6 @@ fn of_partition(
         leader_epoch: partition.leader_epoch,
         replica_nodes: partition.replicas.clone(),
         isr_nodes: partition.isr.clone(),
-        offline_replicas: partition
-            .replicas
-            .iter()
-            .copied()
-            .filter(|node| !image.is_active(*node))
-            .collect(),
+        offline_replicas: topics::offline(image, partition),
     }
 }

@@ -1,6 +1,6 @@
 //! Topics are created, grown and deleted, with Kafka's checks and words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -39,8 +39,10 @@ pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> R
         )));
     }
     collides(image, &create.name)?;
+    let mut configs = BTreeMap::new();
     for (key, value) in &create.configs {
-        config::validate(key, value).map_err(MetaError::InvalidConfig)?;
+        let value = config::parse(key, value).map_err(MetaError::InvalidConfig)?;
+        configs.insert(key.clone(), value);
     }
     let mirror = bind(image, create)?;
     let replicas = match &create.assignment {
@@ -54,10 +56,11 @@ pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> R
             .into_iter()
             .map(|replicas| new_partition(image, replicas))
             .collect(),
-        configs: create.configs.clone(),
+        configs,
         mirror,
         internal: create.internal,
     };
+    super::configs::fits_together(image, &topic)?;
     let outcome = described(&topic);
     image.names.insert(topic.name.clone(), topic.id);
     image.topics.insert(topic.id, Arc::new(topic));
