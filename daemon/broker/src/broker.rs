@@ -90,6 +90,20 @@ impl BrokerConfig {
             "group.max.session.timeout.ms",
             &mut config.group.max_session_timeout_ms,
         );
+        read(cluster, "group.max.size", &mut config.group.max_size);
+        read(
+            cluster,
+            "offset.metadata.max.bytes",
+            &mut config.group.max_metadata_bytes,
+        );
+        let mut minutes = config.group.offsets_retention_ms / 60_000;
+        read(cluster, "offsets.retention.minutes", &mut minutes);
+        config.group.offsets_retention_ms = minutes.saturating_mul(60_000);
+        read(
+            cluster,
+            "offsets.retention.check.interval.ms",
+            &mut config.group.retention_check_interval_ms,
+        );
         config
     }
 }

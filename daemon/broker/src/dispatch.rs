@@ -97,6 +97,7 @@ async fn route(
         ApiKey::DeleteTopics => answer!(handlers::delete_topics::handle),
         ApiKey::CreatePartitions => answer!(handlers::create_partitions::handle),
         ApiKey::InitProducerId => answer!(handlers::init_producer_id::handle),
+        ApiKey::OffsetDelete => answer!(handlers::offset_delete::handle),
         ApiKey::OffsetForLeaderEpoch => answer!(handlers::offset_for_leader_epoch::handle),
         ApiKey::DescribeConfigs => answer!(handlers::describe_configs::handle),
         ApiKey::AlterConfigs => answer!(handlers::alter_configs::handle),

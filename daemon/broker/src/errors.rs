@@ -26,6 +26,7 @@ pub(crate) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::InvalidGroup => ErrorCode::InvalidGroupId,
         GroupError::GroupNotFound => ErrorCode::GroupIdNotFound,
         GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
+        GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
         GroupError::NotCoordinator => ErrorCode::NotCoordinator,
         GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,

@@ -66,9 +66,20 @@ pub(crate) async fn create(cluster: &Cluster, config: &BrokerConfig) -> Result<(
 /// Keeps the coordinator's shards in step with the image, until `stop`.
 pub(crate) async fn follow(cluster: &Cluster, coordinator: &Coordinator, stop: CancellationToken) {
     let mut images = cluster.subscribe();
+    let mut last = images.borrow().clone();
     loop {
         let image = images.borrow_and_update().clone();
         follow_image(cluster, coordinator, &image);
+        let gone: Vec<String> = last
+            .names
+            .iter()
+            .filter(|(_, id)| !image.topics.contains_key(*id))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !gone.is_empty() {
+            coordinator.topics_deleted(&gone);
+        }
+        last = image;
         tokio::select! {
             changed = images.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,

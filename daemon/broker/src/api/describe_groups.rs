@@ -15,10 +15,14 @@ pub(crate) async fn handle(
     call: Call<'_>,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
+    let operations = super::group_operations(request.include_authorized_operations);
     let groups = request
         .groups
         .into_iter()
-        .map(|group| describe(broker, call.version, group))
+        .map(|group| DescribedGroup {
+            authorized_operations: operations,
+            ..describe(broker, call.version, group)
+        })
         .collect();
     DescribeGroupsResponse {
         groups,

@@ -22,6 +22,7 @@ pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_commit;
+pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
@@ -34,6 +35,13 @@ use tradewind_wire::codec::Str;
 /// An optional text of a request, copied out of its frame.
 fn owned(text: Option<&Str>) -> Option<String> {
     text.map(|text| text.to_string())
+}
+
+/// What a client may do with a group, one bit per operation of Kafka's: everything, since there are no ACLs. Read (3),
+/// Delete (6), Describe (8), DescribeConfigs (10) and AlterConfigs (11). `i32::MIN` if it did not ask.
+fn group_operations(asked: bool) -> i32 {
+    const ALL: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+    if asked { ALL } else { i32::MIN }
 }
 
 /// A client's time limit: at least a moment, at most five minutes.

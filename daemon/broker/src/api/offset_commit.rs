@@ -39,6 +39,8 @@ pub(crate) async fn handle(
                     .as_ref()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
+                // Zero and less stand for the daemon's own setting.
+                retention_ms: Some(request.retention_time_ms).filter(|retention| *retention > 0),
             });
         }
     }
@@ -60,8 +62,8 @@ pub(crate) async fn handle(
         Err(error) => Err(code_of(error, call.version)),
     };
     let mut outcome = |topic: &str, partition: i32| match &mut outcomes {
+        _ if !known(topic, partition) => ErrorCode::UnknownTopicOrPartition,
         Err(code) => *code,
-        Ok(_) if !known(topic, partition) => ErrorCode::UnknownTopicOrPartition,
         Ok(outcomes) => outcomes
             .next()
             .map_or(ErrorCode::None, |outcome| errors::of_group_result(&outcome)),

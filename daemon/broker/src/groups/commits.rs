@@ -1,4 +1,4 @@
-//! Positions: committing them for clients and for flows, and forgetting them.
+//! Positions: committing them for clients and for flows. `removal.rs` forgets them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::coordinator::{Committer, Coordinator, Position};
 use super::error::GroupError;
-use super::group::GroupState;
 use super::journal::Entry;
 use super::offsets::{MirroredCommit, MirroredStatus};
 use super::record::{Key, OffsetValue, subscribed_topics};
@@ -51,6 +50,7 @@ impl Coordinator {
                     leader_epoch: position.leader_epoch,
                     metadata: position.metadata,
                     commit_timestamp_ms: now.wall_ms,
+                    expire_timestamp_ms: position.retention_ms.map(|retention| now.wall_ms + retention),
                     mirrored: None,
                 };
                 values.push((position.topic, position.partition, value));
@@ -92,6 +92,7 @@ impl Coordinator {
                     leader_epoch: -1,
                     metadata: commit.metadata,
                     commit_timestamp_ms: now.wall_ms,
+                    expire_timestamp_ms: None,
                     mirrored: Some(commit.mark),
                 };
                 values.push((commit.topic, commit.partition, value));
@@ -122,90 +123,20 @@ impl Coordinator {
         };
         for (at, (topic, partition, value)) in (base..).zip(values) {
             match outcome {
-                Ok(()) => entry.offsets.apply(&topic, partition, at, value),
+                Ok(()) => entry.offsets.confirm(&topic, partition, at, value),
                 Err(_) => entry.offsets.give_up(&topic, partition, at),
             }
         }
         state.forget_if_blank(group);
         outcome
     }
-
-    /// Removes what has expired. A removal that fails is tried again the next time.
-    pub(super) async fn expire(&self, shard: &Shard) {
-        let now = (self.inner.env.now)();
-        let before = now.wall_ms - self.inner.env.config.offsets_retention_ms;
-        let expired: Vec<(String, Vec<(String, i32)>)> = {
-            let Ok(state) = shard.active() else { return };
-            let of = |entry: &GroupEntry| (entry.group.id.clone(), expired(entry, before));
-            let all = state.groups.values();
-            all.filter(|entry| entry.group.is_idle() || entry.group.state() == GroupState::Stable)
-                .map(of)
-                .collect()
-        };
-        for (group, positions) in expired {
-            self.expire_group(shard, &group, &positions).await;
-        }
-    }
-
-    async fn expire_group(&self, shard: &Shard, group: &str, positions: &[(String, i32)]) {
-        if !positions.is_empty() {
-            let key = |(topic, partition): &(String, i32)| (offset_key(group, topic, *partition), None);
-            let entries: Vec<Entry> = positions.iter().map(key).collect();
-            if let Err(error) = shard.remove(&entries).await {
-                tracing::debug!(group, %error, "expired positions not removed");
-                return;
-            }
-            let Ok(mut state) = shard.active() else { return };
-            let Some(entry) = state.groups.get_mut(group) else {
-                return;
-            };
-            for (topic, partition) in positions {
-                entry.offsets.remove(topic, *partition);
-            }
-        }
-        // A group that nobody is in and that remembers nothing is forgotten.
-        let forgettable = |entry: &GroupEntry| entry.group.is_idle() && entry.offsets.is_empty();
-        let removal = [(
-            Key::Group {
-                group: group.to_owned(),
-            }
-            .encode(),
-            None,
-        )];
-        {
-            let Ok(state) = shard.active() else { return };
-            if !state.groups.get(group).is_some_and(forgettable) {
-                return;
-            }
-        }
-        if shard.remove(&removal).await.is_ok()
-            && let Ok(mut state) = shard.active()
-            && state.groups.get(group).is_some_and(forgettable)
-        {
-            state.groups.remove(group);
-        }
-    }
 }
 
-/// Which positions of a group are over: those of a group that has been empty long enough, those of a group that only
-/// ever committed, and those of topics that a stable group no longer reads.
-fn expired(entry: &GroupEntry, before_ms: i64) -> Vec<(String, i32)> {
-    let group = &entry.group;
-    let kept = match group.state() {
-        GroupState::Empty if group.protocol_type().is_none() || group.state_since_ms() < before_ms => {
-            BTreeSet::new()
-        }
-        GroupState::Stable if group.protocol_type() == Some("consumer") => match subscriptions(entry) {
-            Subscriptions::Topics(topics) => topics,
-            Subscriptions::Unknown => return Vec::new(),
-        },
-        _ => return Vec::new(),
-    };
-    entry.offsets.expired(before_ms, &kept)
-}
-
-enum Subscriptions {
+/// What the members of a group read.
+pub(super) enum Subscriptions {
+    /// Topics of these names.
     Topics(BTreeSet<String>),
+    /// It cannot be told.
     Unknown,
 }
 
@@ -216,7 +147,7 @@ impl Subscriptions {
 }
 
 /// What the members of a group read. Members whose metadata is not Kafka's own may read anything.
-fn subscriptions(entry: &GroupEntry) -> Subscriptions {
+pub(super) fn subscriptions(entry: &GroupEntry) -> Subscriptions {
     let mut all = BTreeSet::new();
     for member in entry.group.members() {
         for (_, metadata) in &member.protocols {
@@ -249,22 +180,11 @@ fn append_positions(
     Ok(base)
 }
 
-fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
+pub(super) fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
     Key::Offset {
         group: group.to_owned(),
         topic: topic.to_owned(),
         partition,
     }
     .encode()
-}
-
-pub(super) fn removals(entry: &GroupEntry) -> Vec<Entry> {
-    let group = &entry.group.id;
-    let offsets = entry
-        .offsets
-        .iter()
-        .map(|(topic, partition, _)| (offset_key(group, topic, partition), None));
-    offsets
-        .chain([(Key::Group { group: group.clone() }.encode(), None)])
-        .collect()
 }

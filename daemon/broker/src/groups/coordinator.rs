@@ -12,7 +12,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tradewind_wire::clock::Clock;
 
-use super::commits::removals;
 use super::error::GroupError;
 use super::group::{GroupConfig, GroupState};
 use super::join::{Join, JoinReply};
@@ -20,9 +19,6 @@ use super::journal::Journal;
 use super::record::partition_of;
 use super::shard::{Env, GroupEntry, Shard, Waiter};
 use super::sync::{Sync, SyncReply};
-
-/// How often expired positions are looked for (`offsets.retention.check.interval.ms`).
-const EXPIRY_INTERVAL_MS: i64 = 10 * 60 * 1000;
 
 /// The two times that groups need.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +42,8 @@ pub struct Position {
     pub leader_epoch: i32,
     /// What the client wants to remember.
     pub metadata: String,
+    /// How long it is to be kept, if not as long as `offsets.retention.minutes` says (OffsetCommit before version 5).
+    pub retention_ms: Option<i64>,
 }
 
 /// In whose name positions are committed.
@@ -172,15 +170,16 @@ impl Coordinator {
     /// Runs timers until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let env = &self.inner.env;
-        let mut expiry = (env.now)().mono_ms + EXPIRY_INTERVAL_MS;
+        let interval = env.config.retention_check_interval_ms.max(1);
+        let mut expiry = (env.now)().mono_ms + interval;
         loop {
-            let shards: Vec<Arc<Shard>> = self.inner.shards.read().values().cloned().collect();
+            let shards = self.shards();
             let next = shards.iter().filter_map(|shard| shard.tick(env)).min();
             let now = (env.now)().mono_ms;
             if now >= expiry {
-                expiry = now + EXPIRY_INTERVAL_MS;
+                expiry = now + interval;
                 for shard in &shards {
-                    self.expire(shard).await;
+                    self.expire(shard);
                 }
             }
             let wait = next.map_or(expiry, |next| next.min(expiry)) - now;
@@ -315,7 +314,7 @@ impl Coordinator {
 
     /// The groups coordinated here. [`GroupError::Loading`] if some are still being loaded.
     pub fn list(&self) -> Result<Vec<Listing>, GroupError> {
-        let shards: Vec<Arc<Shard>> = self.inner.shards.read().values().cloned().collect();
+        let shards = self.shards();
         let mut all = Vec::new();
         for shard in shards {
             let state = match shard.active() {
@@ -334,7 +333,7 @@ impl Coordinator {
 
     /// The groups coordinated here that hold a position which `flow` wrote.
     pub fn mirrored_groups(&self, flow: &str) -> Vec<String> {
-        let shards: Vec<Arc<Shard>> = self.inner.shards.read().values().cloned().collect();
+        let shards = self.shards();
         let mut all = Vec::new();
         for shard in shards {
             let Ok(state) = shard.active() else { continue };
@@ -344,24 +343,8 @@ impl Coordinator {
         all
     }
 
-    /// Deletes a group without members, with its positions.
-    pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
-        let shard = self.shard(group)?;
-        let removals = {
-            let state = shard.active()?;
-            let entry = state.groups.get(group).ok_or(GroupError::GroupNotFound)?;
-            match entry.group.state() {
-                GroupState::Dead => return Err(GroupError::GroupNotFound),
-                GroupState::Empty if entry.group.is_idle() => removals(entry),
-                _ => return Err(GroupError::NotEmpty),
-            }
-        };
-        shard.remove(&removals).await?;
-        let mut state = shard.active()?;
-        if state.groups.get(group).is_some_and(|entry| entry.group.is_idle()) {
-            state.groups.remove(group);
-        }
-        Ok(())
+    pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
+        self.inner.shards.read().values().cloned().collect()
     }
 
     pub(super) fn shard(&self, group: &str) -> Result<Arc<Shard>, GroupError> {

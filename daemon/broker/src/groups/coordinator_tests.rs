@@ -16,7 +16,7 @@ use super::*;
 
 /// A partition in memory whose replication can be held back or broken.
 #[derive(Clone)]
-struct Memory {
+pub(super) struct Memory {
     records: Arc<Mutex<Vec<Entry>>>,
     /// What `committed` waits for.
     gate: Arc<Semaphore>,
@@ -24,7 +24,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             records: Arc::default(),
             gate: Arc::new(Semaphore::new(1_000_000)),
@@ -74,7 +74,7 @@ impl Journal for Memory {
     }
 }
 
-struct HandClock(AtomicI64);
+pub(super) struct HandClock(pub(super) AtomicI64);
 
 impl Clock for HandClock {
     fn now_ms(&self) -> i64 {
@@ -86,7 +86,7 @@ impl Clock for HandClock {
     }
 }
 
-fn coordinator() -> (Coordinator, Arc<HandClock>) {
+pub(super) fn coordinator() -> (Coordinator, Arc<HandClock>) {
     let clock = Arc::new(HandClock(AtomicI64::new(0)));
     let config = GroupConfig {
         initial_rebalance_delay_ms: 0,
@@ -96,7 +96,7 @@ fn coordinator() -> (Coordinator, Arc<HandClock>) {
 }
 
 /// Waits until `group` may be asked for.
-async fn loaded(coordinator: &Coordinator, group: &str) {
+pub(super) async fn loaded(coordinator: &Coordinator, group: &str) {
     let deadline = tokio::time::timeout(Duration::from_secs(10), async {
         while coordinator.coordinates(group).is_err() {
             tokio::task::yield_now().await;
@@ -105,14 +105,21 @@ async fn loaded(coordinator: &Coordinator, group: &str) {
     deadline.await.expect("loaded in time");
 }
 
-async fn serving(journal: &Memory) -> Coordinator {
+pub(super) async fn serving(journal: &Memory) -> Coordinator {
     let (coordinator, _) = coordinator();
     coordinator.elected(coordinator.partition_of("g"), 1, Arc::new(journal.clone()));
     loaded(&coordinator, "g").await;
     coordinator
 }
 
-fn outsider() -> Committer {
+/// Lets time pass in a task of its own.
+pub(super) fn running(coordinator: &Coordinator) -> (tokio::task::JoinHandle<()>, CancellationToken) {
+    let (coordinator, stop) = (coordinator.clone(), CancellationToken::new());
+    let until = stop.clone();
+    (tokio::spawn(async move { coordinator.run(until).await }), stop)
+}
+
+pub(super) fn outsider() -> Committer {
     Committer {
         member_id: String::new(),
         instance_id: None,
@@ -120,13 +127,14 @@ fn outsider() -> Committer {
     }
 }
 
-fn position(offset: i64) -> Position {
+pub(super) fn position(offset: i64) -> Position {
     Position {
         topic: "t".into(),
         partition: 0,
         offset,
         leader_epoch: 3,
         metadata: "m".into(),
+        retention_ms: None,
     }
 }
 
@@ -135,7 +143,7 @@ fn stored(coordinator: &Coordinator) -> Option<i64> {
     coordinator.positions("g", read).unwrap()
 }
 
-fn join(member_id: &str, topics: &[&str]) -> Join {
+pub(super) fn join(member_id: &str, topics: &[&str]) -> Join {
     let mut metadata = vec![0, 1];
     metadata.extend((topics.len() as i32).to_be_bytes());
     for topic in topics {
@@ -367,10 +375,10 @@ async fn positions_of_a_group_that_only_commits_expire_and_the_group_with_them()
         .await
         .unwrap();
     let shard = coordinator.shard("g").unwrap();
-    coordinator.expire(&shard).await;
+    coordinator.expire(&shard);
     assert_eq!(stored(&coordinator), Some(7), "its time is not over");
     clock.0.store(8 * 24 * 60 * 60 * 1000, Ordering::SeqCst);
-    coordinator.expire(&shard).await;
+    coordinator.expire(&shard);
     assert_eq!(coordinator.list().unwrap(), []);
     let again = serving(&journal).await;
     assert_eq!(stored(&again), None, "removed from the log as well");

@@ -37,6 +37,9 @@ pub enum GroupError {
     /// The group still has members.
     #[error("the group is not empty")]
     NotEmpty,
+    /// The group reads the topic whose positions were to be deleted.
+    #[error("the group is subscribed to the topic")]
+    SubscribedToTopic,
     /// The metadata of a commit is too long.
     #[error("the metadata of the commit is too long")]
     MetadataTooLarge,

@@ -41,6 +41,8 @@ pub struct GroupConfig {
     pub max_metadata_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub retention_check_interval_ms: i64,
 }
 
 impl Default for GroupConfig {
@@ -53,6 +55,7 @@ impl Default for GroupConfig {
             max_size: 20_000,
             max_metadata_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_check_interval_ms: 10 * 60 * 1000,
         }
     }
 }

@@ -91,6 +91,11 @@ impl Group {
         let token = join.token;
         let member_id = join.member_id.clone();
         if let Err(error) = self.try_join(config, join, now, wall_ms, out) {
+            let member_id = if error == GroupError::GroupFull {
+                String::new()
+            } else {
+                member_id
+            };
             out.push(Effect::Joined {
                 token,
                 reply: JoinReply::refused(error, member_id),
@@ -114,11 +119,38 @@ impl Group {
         {
             return Err(GroupError::InvalidSessionTimeout);
         }
+        if !self.has_room_for(config, &join) {
+            self.pending.remove(&join.member_id);
+            if self.remove(&join.member_id, out) {
+                self.try_complete_join(now, wall_ms, out);
+            }
+            return Err(GroupError::GroupFull);
+        }
         self.check_protocols(&join)?;
         if join.member_id.is_empty() {
             self.join_unknown(config, join, now, wall_ms, out)
         } else {
             self.join_known(config, join, now, wall_ms, out)
+        }
+    }
+
+    /// Whether `group.max.size` leaves room. While a generation is gathered those who have joined it count, since the
+    /// others may not come back; otherwise the members do. Who is in already stays, and so does a static instance.
+    fn has_room_for(&self, config: &GroupConfig, join: &Join) -> bool {
+        let instance = join.instance_id.as_deref();
+        if instance.is_some_and(|instance| self.static_member(instance).is_some()) {
+            return true;
+        }
+        let member = self.members.get(&join.member_id);
+        match self.state {
+            GroupState::Empty | GroupState::Dead => true,
+            GroupState::PreparingRebalance => {
+                let joined = self.members.values().filter(|member| member.joining.is_some());
+                member.is_some_and(|member| member.joining.is_some()) || joined.count() < config.max_size
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                member.is_some() || self.members.len() < config.max_size
+            }
         }
     }
 
@@ -154,9 +186,6 @@ impl Group {
         if let Some(old) = static_of {
             self.replace_static(config, old, join, now, wall_ms, out);
             return Ok(());
-        }
-        if self.members.len() + self.pending.len() >= config.max_size {
-            return Err(GroupError::GroupFull);
         }
         if join.instance_id.is_none() && join.two_step {
             self.pending

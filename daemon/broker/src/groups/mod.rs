@@ -16,6 +16,9 @@ mod member;
 mod offsets;
 mod rebalance;
 pub mod record;
+mod removal;
+#[cfg(test)]
+mod removal_tests;
 mod shard;
 mod sync;
 #[cfg(test)]

@@ -82,6 +82,23 @@ impl Offsets {
         })
     }
 
+    /// Topic and partition of everything that stands in the log, committed or about to be.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.topics.iter().flat_map(|(topic, partitions)| {
+            partitions
+                .keys()
+                .map(move |partition| (topic.as_str(), *partition))
+        })
+    }
+
+    /// The partitions of `topic` that stand in the log, committed or about to be.
+    pub fn partitions_of(&self, topic: &str) -> Vec<i32> {
+        let partitions = self.topics.get(topic);
+        partitions
+            .map(|all| all.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
     /// A record was appended at `at`; nobody sees it yet.
     pub fn begin(&mut self, topic: &str, partition: i32, at: i64, value: OffsetValue) {
         let slot = self
@@ -105,6 +122,17 @@ impl Offsets {
             slot.committed = Some(Written { at, value });
         }
         slot.pending.take_if(|pending| pending.at <= at);
+    }
+
+    /// As [`Offsets::apply`], for a record that this coordinator appended: nothing if it was removed since.
+    pub fn confirm(&mut self, topic: &str, partition: i32, at: i64, value: OffsetValue) {
+        let slot = self
+            .topics
+            .get(topic)
+            .and_then(|partitions| partitions.get(&partition));
+        if slot.is_some() {
+            self.apply(topic, partition, at, value);
+        }
     }
 
     /// It is not known whether the record at `at` will ever be committed: it does not count.
@@ -156,12 +184,23 @@ impl Offsets {
         same.then_some(MirroredStatus::Unchanged)
     }
 
-    /// The positions whose time is over: committed before `before_ms`, of no topic in `kept`, and no flow's.
-    pub fn expired(&self, before_ms: i64, kept: &BTreeSet<String>) -> Vec<(String, i32)> {
+    /// The positions whose time is over: those that `is_over` says, of no topic in `kept`, no flow's, and with
+    /// no commit in flight.
+    pub fn expired(
+        &self,
+        is_over: impl Fn(&OffsetValue) -> bool,
+        kept: &BTreeSet<String>,
+    ) -> Vec<(String, i32)> {
+        let pending = |topic: &str, partition: i32| {
+            let slot = self
+                .topics
+                .get(topic)
+                .and_then(|partitions| partitions.get(&partition));
+            slot.is_some_and(|slot| slot.pending.is_some())
+        };
         self.iter()
-            .filter(|(topic, _, value)| {
-                value.commit_timestamp_ms < before_ms && value.mirrored.is_none() && !kept.contains(*topic)
-            })
+            .filter(|(topic, _, value)| is_over(value) && value.mirrored.is_none() && !kept.contains(*topic))
+            .filter(|(topic, partition, _)| !pending(topic, *partition))
             .map(|(topic, partition, _)| (topic.to_owned(), partition))
             .collect()
     }
@@ -183,6 +222,7 @@ mod tests {
             leader_epoch: -1,
             metadata: String::new(),
             commit_timestamp_ms: 100,
+            expire_timestamp_ms: None,
             mirrored: None,
         }
     }
@@ -267,8 +307,9 @@ mod tests {
         offsets.apply("a", 0, 2, own(5));
         offsets.apply("b", 1, 3, own(5));
         let kept = BTreeSet::from(["a".to_owned()]);
-        assert_eq!(offsets.expired(101, &kept), [("b".to_owned(), 1)]);
-        assert_eq!(offsets.expired(100, &kept), []);
+        let before = |end| move |value: &OffsetValue| value.commit_timestamp_ms < end;
+        assert_eq!(offsets.expired(before(101), &kept), [("b".to_owned(), 1)]);
+        assert_eq!(offsets.expired(before(100), &kept), []);
         assert!(offsets.has_flow("e->w"));
     }
 }

@@ -234,7 +234,7 @@ impl Group {
     }
 
     /// Takes a member out; its waiting requests are refused. The leadership passes to another member.
-    fn remove(&mut self, id: &str, out: &mut Vec<Effect>) -> bool {
+    pub(super) fn remove(&mut self, id: &str, out: &mut Vec<Effect>) -> bool {
         let Some(member) = self.members.remove(id) else {
             return false;
         };

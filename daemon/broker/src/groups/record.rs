@@ -40,6 +40,9 @@ pub struct OffsetValue {
     pub metadata: String,
     /// When it was committed, in milliseconds since the epoch.
     pub commit_timestamp_ms: i64,
+    /// When it is over, in milliseconds since the epoch, if its client asked for a retention of its own (OffsetCommit
+    /// before version 5).
+    pub expire_timestamp_ms: Option<i64>,
     /// Which flow wrote it; `None` for a commit of a client of this cluster.
     pub mirrored: Option<MirroredFrom>,
 }
@@ -152,9 +155,17 @@ impl Key {
 }
 
 impl OffsetValue {
-    /// The bytes of the value: version 3, or 4 if it is a mirrored commit.
+    /// The bytes of the value: version 3, or 4 if it is a mirrored commit, or 1 if it has an end of its own.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
+        if let (Some(expires), None) = (self.expire_timestamp_ms, &self.mirrored) {
+            out.put_i16(1);
+            out.put_i64(self.offset);
+            put_string(&mut out, &self.metadata);
+            out.put_i64(self.commit_timestamp_ms);
+            out.put_i64(expires);
+            return out.freeze();
+        }
         let Some(mirrored) = &self.mirrored else {
             out.put_i16(3);
             out.put_i64(self.offset);
@@ -197,12 +208,14 @@ impl OffsetValue {
             string(input)?
         };
         let commit_timestamp_ms = i64_of(input)?;
+        let expires = if version == 1 { i64_of(input)? } else { -1 };
         let mirrored = if version >= 4 { mirrored_from(input)? } else { None };
         Ok(Self {
             offset,
             leader_epoch,
             metadata,
             commit_timestamp_ms,
+            expire_timestamp_ms: (expires != -1).then_some(expires),
             mirrored,
         })
     }
@@ -443,6 +456,7 @@ mod tests {
             leader_epoch: 5,
             metadata: "m".into(),
             commit_timestamp_ms: 1_000,
+            expire_timestamp_ms: None,
             mirrored: None,
         };
         let golden = hex("0003 000000000000002a 00000005 0001 6d 00000000000003e8");

@@ -15,7 +15,7 @@ use super::coordinator::Now;
 use super::error::GroupError;
 use super::group::{Effect, Group, GroupConfig, Token};
 use super::join::JoinReply;
-use super::journal::{Entry, Journal};
+use super::journal::Journal;
 use super::offsets::Offsets;
 use super::record::{GroupValue, Key, OffsetValue};
 use super::sync::SyncReply;
@@ -96,6 +96,21 @@ impl State {
         };
         if self.groups.get(id).is_some_and(blank) {
             self.groups.remove(id);
+        }
+    }
+
+    /// Takes a group out of memory. Whoever waits for it has to look again.
+    pub(super) fn take_out(&mut self, id: &str) {
+        let Some(mut entry) = self.groups.remove(id) else {
+            return;
+        };
+        if let Some(timer) = entry.timer {
+            self.timers.remove(&(timer, id.to_owned()));
+        }
+        let mut effects = Vec::new();
+        entry.group.close(GroupError::Unavailable, &mut effects);
+        for effect in effects {
+            self.answer(effect);
         }
     }
 
@@ -299,16 +314,6 @@ impl Shard {
         if first {
             self.timers.notify_one();
         }
-    }
-
-    /// Appends removals and waits for them.
-    pub(super) async fn remove(&self, entries: &[Entry]) -> Result<(), GroupError> {
-        let offset = {
-            let _active = self.active()?;
-            self.journal.append(entries)?
-        };
-        let last = offset + entries.len() as i64 - 1;
-        self.journal.committed(last, COMMIT_TIMEOUT).await
     }
 }
 

@@ -441,6 +441,30 @@ fn session_timeouts_and_sizes_have_bounds() {
 }
 
 #[test]
+fn a_full_group_takes_back_its_own_and_drops_the_last_to_come_back() {
+    let mut lab = Lab::new();
+    let members = lab.stable(2);
+    lab.config.max_size = 1;
+    // Stable: both are in and stay in; the leader's join begins a rebalance in which there is room for one.
+    let first = lab.join(&members[0]);
+    assert_eq!(lab.joined(first), None);
+    let second = lab.join(&members[1]);
+    let refused = lab.joined(second).unwrap();
+    assert_eq!(
+        (refused.error, refused.member_id.as_str()),
+        (Some(GroupError::GroupFull), "")
+    );
+    assert_eq!(
+        lab.joined(first).unwrap().error,
+        None,
+        "the others go on without it"
+    );
+    assert_eq!(lab.group.members().count(), 1);
+    let third = lab.join("");
+    assert_eq!(lab.joined(third).unwrap().error, Some(GroupError::GroupFull));
+}
+
+#[test]
 fn a_static_member_returns_without_a_rebalance_under_a_new_id() {
     let mut lab = Lab::new();
     let mut join = lab.request("");
