@@ -1,7 +1,6 @@
 //! Topics: their names, finding them for a request, and creating them when a client first names them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use tradewind_cluster::command::{Command, CreateTopic, MetaError};
 use tradewind_cluster::image::{Daemon, FlowState, Image, Partition, Topic};
@@ -99,22 +98,6 @@ fn matches(patterns: &[String], name: &str) -> bool {
         .any(|pattern| whole(pattern).is_ok_and(|pattern| pattern.is_match(name)))
 }
 
-/// Says once per process that compaction is accepted but not done.
-pub(crate) fn warn_about_compaction(topic: &str, configs: &BTreeMap<String, String>) {
-    static ONCE: Once = Once::new();
-    if configs
-        .get("cleanup.policy")
-        .is_some_and(|policy| policy.contains("compact"))
-    {
-        ONCE.call_once(|| {
-            tracing::warn!(
-                topic,
-                "cleanup.policy=compact is accepted, but compaction removes nothing yet"
-            )
-        });
-    }
-}
-
 /// Where a daemon is reached by clients of `listener`.
 pub(crate) fn address(daemon: &Daemon, listener: &str) -> Option<(String, i32)> {
     if listener == MESH_LISTENER {
@@ -186,7 +169,7 @@ mod tests {
                 host: "h".into(),
                 port: 9092,
             }],
-            defaults: BTreeMap::new(),
+            defaults: std::collections::BTreeMap::new(),
         };
         assert_eq!(address(&daemon, "out"), Some(("h".into(), 9092)));
         assert_eq!(address(&daemon, MESH_LISTENER), Some(("::1".into(), 7100)));

@@ -23,6 +23,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
 use crate::calls::{self, CallError, CallHandler, Calls};
+use crate::cleaner::{Cleaner, CleanerOptions};
 use crate::command::{Command, Outcome, Registration};
 use crate::config::SAFETY_KEYS;
 use crate::flusher::Flusher;
@@ -64,6 +65,8 @@ pub struct ClusterOptions {
     pub replica_lag_max: Duration,
     /// `log.retention.check.interval.ms`.
     pub retention_check: Duration,
+    /// How logs are compacted.
+    pub cleaner: CleanerOptions,
     /// The operating system's boot id.
     pub boot_id: String,
     /// Intervals and timeouts of Raft and sessions.
@@ -163,6 +166,7 @@ impl Cluster {
             "recovered logs"
         );
 
+        let cleaner = Cleaner::start(&replicas, options.cleaner, &options.clock)?;
         let inner = Arc::new(Inner {
             cluster_name: options.cluster_name,
             node: options.node,
@@ -180,6 +184,7 @@ impl Cluster {
             cluster_id,
             metadata,
             replicas,
+            cleaner,
             recovery: Mutex::new(Recovery {
                 clean_stop,
                 damaged: recovered.damaged,
@@ -363,6 +368,7 @@ impl Cluster {
         let _ = tokio::time::timeout(Duration::from_secs(2), inner.tasks.wait()).await;
         inner.mesh.close().await;
         let closing = tokio::task::spawn_blocking(move || {
+            inner.cleaner.stop();
             let clean = inner.replicas.close();
             if let Err(error) = inner.replicas.write_checkpoints(clean) {
                 tracing::warn!(%error, "the next start will check every log");

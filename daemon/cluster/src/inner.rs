@@ -18,6 +18,7 @@ use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
 use crate::calls::Calls;
+use crate::cleaner::Cleaner;
 use crate::cluster::KafkaStreams;
 use crate::gate;
 use crate::image::{Endpoint, Image};
@@ -33,6 +34,8 @@ use crate::replicate::leader::LeaderHost;
 const LANES: u64 = 2;
 /// How often log starts, recovery points and watermarks are written down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often logs are looked at for `flush.ms`.
+const FLUSH_CHECK: Duration = Duration::from_millis(500);
 
 /// What the tasks of a daemon share.
 pub(crate) struct Inner {
@@ -51,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) cluster_id: Arc<Mutex<Option<ClusterId>>>,
     pub(crate) metadata: Metadata,
     pub(crate) replicas: Arc<Replicas>,
+    pub(crate) cleaner: Cleaner,
     pub(crate) recovery: Mutex<Recovery>,
     pub(crate) in_sync: Arc<InSync>,
     pub(crate) in_touch: Arc<AtomicBool>,
@@ -224,6 +228,7 @@ impl Inner {
     async fn keep_house(self: Arc<Self>, retention_check: Duration) {
         let mut checkpoint = tokio::time::interval(CHECKPOINT_INTERVAL);
         let mut retention = tokio::time::interval(retention_check);
+        let mut flush = tokio::time::interval(FLUSH_CHECK);
         loop {
             let inner = Arc::clone(&self);
             let work = tokio::select! {
@@ -235,6 +240,10 @@ impl Inner {
                 _ = retention.tick() => tokio::task::spawn_blocking(move || {
                     inner.replicas.retain(inner.clock.now_ms());
                 }),
+                _ = flush.tick() => {
+                    self.replicas.flush_aged(self.clock.now_ms());
+                    continue;
+                }
             };
             let _ = work.await;
         }

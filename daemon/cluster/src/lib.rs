@@ -2,12 +2,13 @@
 //!
 //! Two halves. **Metadata**: [`command`]s go through one Raft log; `apply` makes the next [`image`] from them;
 //! [`metadata`] is the handle. **Data**: [`replica`] is one partition's copy here, `replicate` the streams between
-//! copies, `in_sync` and `flusher` what moves the high watermark. [`Cluster`] ties them together; `gate` is the door for
+//! copies, `in_sync` and `flusher` what moves the high watermark, `cleaner` what compacts. [`Cluster`] ties them together; `gate` is the door for
 //! everyone else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod apply;
 mod calls;
+mod cleaner;
 mod cluster;
 pub mod command;
 pub mod config;
@@ -38,4 +39,5 @@ mod rpc;
 mod test_net;
 
 pub use calls::{CallError, CallHandler};
+pub use cleaner::CleanerOptions;
 pub use cluster::{Cluster, ClusterError, ClusterOptions, KafkaStreams};

@@ -14,6 +14,14 @@ pub const METRICS: &[(&str, &str)] = &[
         "Time that one flush of one partition's log took.",
     ),
     (
+        "tradewind_log_compaction_duration_seconds",
+        "Time that the compaction of one partition's log took.",
+    ),
+    (
+        "tradewind_log_compaction_failed_total",
+        "Compactions that damage or a failing disk has ended.",
+    ),
+    (
         "tradewind_replication_sent_bytes_total",
         "Record bytes pushed to followers (reader=follower) and mirrors (reader=mirror).",
     ),
@@ -54,6 +62,14 @@ pub(crate) fn fence_proposed() {
 
 pub(crate) fn flushed(took: Duration) {
     metrics::histogram!("tradewind_log_fsync_duration_seconds").record(took.as_secs_f64());
+}
+
+pub(crate) fn compacted(took: Duration) {
+    metrics::histogram!("tradewind_log_compaction_duration_seconds").record(took.as_secs_f64());
+}
+
+pub(crate) fn compaction_failed() {
+    metrics::counter!("tradewind_log_compaction_failed_total").increment(1);
 }
 
 pub(crate) fn pushed(mirror: bool, bytes: usize) {

@@ -43,6 +43,8 @@ struct Seen {
     topics: BTreeMap<TopicId, Arc<Topic>>,
     configs: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
     registered: bool,
+    /// The daemon stops.
+    closed: bool,
 }
 
 /// What recovery found.
@@ -144,6 +146,9 @@ impl Replicas {
     /// `registered` is whether this daemon's registration is applied in `image`.
     pub(crate) fn reconcile(&self, image: &Image, registered: bool) -> (Vec<Arc<Replica>>, Vec<Key>) {
         let mut seen = self.seen.lock();
+        if seen.closed {
+            return (Vec::new(), Vec::new());
+        }
         let configs = (
             image.cluster_configs.clone(),
             image.node_configs.get(&self.own).cloned().unwrap_or_default(),
@@ -179,6 +184,7 @@ impl Replicas {
             topics: image.topics.clone(),
             configs: Some(configs),
             registered,
+            closed: false,
         };
         (touched, gone)
     }
@@ -288,6 +294,13 @@ impl Replicas {
         }
     }
 
+    /// Has logs flushed whose unflushed records have waited for `flush.ms`.
+    pub(crate) fn flush_aged(&self, now_ms: i64) {
+        for replica in self.copies.read().values() {
+            replica.flush_aged(now_ms);
+        }
+    }
+
     /// Writes down what the next start wants to know of every log.
     pub(crate) fn write_checkpoints(&self, clean: bool) -> Result<(), CheckpointError> {
         let mut checkpoints = Checkpoints {
@@ -323,7 +336,10 @@ impl Replicas {
     }
 
     /// Flushes and closes every log: the end of a clean stop. False if one could not be closed in order.
+    ///
+    /// From then on no image is taken over, so that nothing is deleted under a log that is being closed.
     pub(crate) fn close(&self) -> bool {
+        self.seen.lock().closed = true;
         self.all().iter().fold(true, |clean, replica| match replica.log().close() {
             Ok(()) => clean,
             Err(error) => {
@@ -343,6 +359,8 @@ impl Replicas {
                 .and_then(|n| usize::try_from(n).ok())
                 .unwrap_or(1),
             flush_each: number("flush.messages") == Some(1),
+            flush_messages: number("flush.messages").unwrap_or(i64::MAX),
+            flush_ms: number("flush.ms").unwrap_or(i64::MAX),
         }
     }
 
@@ -355,14 +373,25 @@ impl Replicas {
         };
         let size = |key, otherwise: u64| u64::try_from(number(key, -1)).unwrap_or(otherwise);
         let standard = LogConfig::default();
+        let policies = text("cleanup.policy").unwrap_or_else(|| "delete".to_owned());
+        let policy = |wanted| policies.split(',').any(|word| word.trim() == wanted);
         let log_append_time = text("message.timestamp.type").as_deref() == Some("LogAppendTime");
         LogConfig {
             segment_bytes: size("segment.bytes", standard.segment_bytes),
             segment_ms: number("segment.ms", standard.segment_ms),
+            segment_jitter_ms: number("segment.jitter.ms", standard.segment_jitter_ms),
+            segment_index_bytes: size("segment.index.bytes", standard.segment_index_bytes),
             retention_ms: number("retention.ms", standard.retention_ms),
             retention_bytes: number("retention.bytes", standard.retention_bytes),
-            delete: text("cleanup.policy")
-                .is_none_or(|policy| policy.split(',').any(|word| word.trim() == "delete")),
+            compact: policy("compact"),
+            delete_retention_ms: number("delete.retention.ms", standard.delete_retention_ms),
+            min_compaction_lag_ms: number("min.compaction.lag.ms", standard.min_compaction_lag_ms),
+            max_compaction_lag_ms: number("max.compaction.lag.ms", standard.max_compaction_lag_ms),
+            min_cleanable_ratio: text("min.cleanable.dirty.ratio")
+                .and_then(|value| value.trim().parse().ok())
+                .unwrap_or(standard.min_cleanable_ratio),
+            mirrored: topic.is_some_and(Topic::is_mirroring),
+            delete: policy("delete"),
             index_interval_bytes: size("index.interval.bytes", standard.index_interval_bytes),
             max_message_bytes: usize::try_from(number("max.message.bytes", -1))
                 .unwrap_or(standard.max_message_bytes),

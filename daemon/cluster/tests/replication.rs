@@ -14,7 +14,7 @@ use std::time::Duration;
 use tradewind_cluster::command::{Command, CreateTopic, Outcome};
 use tradewind_cluster::metadata::Timing;
 use tradewind_cluster::replica::{Isolation, Replica};
-use tradewind_cluster::{Cluster, ClusterOptions};
+use tradewind_cluster::{CleanerOptions, Cluster, ClusterOptions};
 use tradewind_log::DataDir;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, certs};
 use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType};
@@ -183,6 +183,7 @@ impl Nodes {
             ]),
             replica_lag_max: Duration::from_secs(5),
             retention_check: Duration::from_secs(60),
+            cleaner: CleanerOptions::default(),
             boot_id: "boot".to_owned(),
             timing: Timing::default(),
             clock: Arc::new(TokioClock(tokio::time::Instant::now())),

@@ -190,6 +190,7 @@ impl Log {
         let bytes = batches.iter().map(Batch::size).sum();
         state.size += bytes as u64;
         state.unflushed += bytes as u64;
+        state.unflushed_since = state.unflushed_since.min(now_ms);
         metrics::appended(batches.len(), bytes);
         self.publish(state);
         Ok(())
@@ -240,16 +241,16 @@ pub(crate) fn remember(state: &mut State, batch: &Batch, now_ms: i64) {
 
 /// Whether the batch needs a new segment.
 fn must_roll(state: &mut State, batch: &Batch, now_ms: i64) -> bool {
-    let (limit, segment_ms) = (state.config.segment_limit(), state.config.segment_ms);
+    let config = Arc::clone(&state.config);
     let active = state.active();
     if active.is_empty() {
         // An empty segment may still begin too far below the batch; its successor replaces nothing.
         return !active.can_hold(batch.header());
     }
-    let aged = active
-        .first_append_ms
-        .is_some_and(|first| now_ms.saturating_sub(first) > segment_ms);
-    aged || active.size + batch.size() as u64 > limit || !active.can_hold(batch.header())
+    active.is_aged(&config, now_ms)
+        || active.size + batch.size() as u64 > config.segment_limit()
+        || !active.can_hold(batch.header())
+        || active.indexes_are_full(config.segment_index_bytes)
 }
 
 fn check_epoch(state: &State, epoch: i32) -> Result<(), AppendError> {

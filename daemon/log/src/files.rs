@@ -101,6 +101,14 @@ impl SegmentFile {
         })
     }
 
+    /// A file that is open already and stays so until the cache shuts it.
+    pub(crate) fn opened(path: PathBuf, file: File) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            slot: Mutex::new(Some(Arc::new(file))),
+        })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -26,6 +26,7 @@ impl Log {
             }
             state.flush_cap = i64::MAX;
             state.unflushed = 0;
+            state.unflushed_since = i64::MAX;
             self.publish(&state);
             let mut files = std::mem::take(&mut state.unsynced);
             files.push(Arc::clone(&state.active().file));
@@ -39,6 +40,12 @@ impl Log {
             files.iter().try_for_each(|file| file.sync())
         })();
         if let Err(error) = synced {
+            let state = self.lock();
+            if state.closed {
+                // Deleted meanwhile, files and all.
+                return Ok(state.flushed);
+            }
+            drop(state);
             self.fail("flushing", &error);
             return Err(error);
         }

@@ -72,6 +72,14 @@ impl Index {
             .retain(|entry| entry.1 < relative && last.is_some_and(|last| entry.1 <= last));
     }
 
+    /// Whether one of the two files would be as large as this.
+    pub(crate) fn is_full(&self, bytes: u64) -> bool {
+        let entries = |size: usize| usize::try_from(bytes).unwrap_or(usize::MAX) / size;
+        // Closing the segment may add one more time.
+        self.offsets.len() >= entries(OFFSET_ENTRY).max(1)
+            || self.times.len() + 1 >= entries(TIME_ENTRY).max(2)
+    }
+
     /// Writes both files. The time index is left out when it has no entry.
     pub(crate) fn write(&self, offset_path: &Path, time_path: &Path) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(self.offsets.len() * OFFSET_ENTRY);

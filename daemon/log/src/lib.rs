@@ -11,6 +11,7 @@
 //!                          ├──> producers.rs, epochs.rs              what a log remembers besides its records
 //! read, offset_for_… ──> read.rs, times.rs ──> index.rs, scan.rs     how it is found again
 //! open ──> recovery.rs                                               how a torn tail is cut
+//! compact ──> compaction/                                             how superseded records go
 //! flush ──> flush.rs                                                   how it becomes durable
 //! DataDir, Checkpoints                                               the directory that holds all logs
 //! ```
@@ -18,6 +19,7 @@
 
 mod append;
 mod checkpoints;
+mod compaction;
 mod config;
 mod datadir;
 mod epochs;
@@ -43,6 +45,7 @@ mod tests;
 
 pub use append::Appended;
 pub use checkpoints::{CheckpointError, Checkpoints, PartitionCheckpoint};
+pub use compaction::{CompactError, Compacted, Dirtiness, Pace, Step, Unpaced};
 pub use config::LogConfig;
 pub use datadir::{DataDir, DataDirError};
 pub use error::{AppendError, OpenError, ReadError, SequenceError, TruncateError};

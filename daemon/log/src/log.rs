@@ -68,6 +68,11 @@ pub struct Log {
     pub(crate) env: LogEnv,
     pub(crate) tail: Arc<Tail>,
     state: Mutex<State>,
+    /// Held while files of closed segments are created, exchanged or removed: by compaction for one exchange, and by
+    /// whoever cuts, closes or deletes the log. Taken before `state`; appends do not take it.
+    pub(crate) replacing: Mutex<()>,
+    /// Held by the one compaction that may run.
+    pub(crate) compacting: Mutex<()>,
     /// Held for the length of a flush: one at a time per log. Taken before `state`.
     pub(crate) flushing: Mutex<()>,
     marks: Marks,
@@ -84,6 +89,8 @@ struct Marks {
     epoch: AtomicI32,
     size: AtomicU64,
     unflushed: AtomicU64,
+    /// `i64::MAX` for none.
+    unflushed_since: AtomicI64,
 }
 
 /// What the mutex guards.
@@ -99,6 +106,8 @@ pub(crate) struct State {
     pub(crate) flushed: i64,
     /// Bytes appended since the last flush began.
     pub(crate) unflushed: u64,
+    /// When the first of them were; `i64::MAX` for none.
+    pub(crate) unflushed_since: i64,
     pub(crate) epochs: Epochs,
     /// Whether the epochs differ from their file.
     pub(crate) epochs_dirty: bool,
@@ -110,6 +119,12 @@ pub(crate) struct State {
     /// The lowest end since the running flush began: what was cut meanwhile is not flushed by it.
     pub(crate) flush_cap: i64,
     pub(crate) closed: bool,
+    /// Compaction has looked at everything below this.
+    pub(crate) first_dirty: i64,
+    /// When the first tombstone that compaction kept may go, as far as is known.
+    pub(crate) next_horizon: Option<i64>,
+    /// Counts cuts at the log's end: what compaction has read may not hold after one.
+    pub(crate) cuts: u64,
 }
 
 impl State {
@@ -142,8 +157,11 @@ impl Log {
                 epoch: AtomicI32::new(-1),
                 size: AtomicU64::new(0),
                 unflushed: AtomicU64::new(0),
+                unflushed_since: AtomicI64::new(i64::MAX),
             },
             state: Mutex::new(state),
+            replacing: Mutex::new(()),
+            compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             poison: OnceLock::new(),
         };
@@ -185,6 +203,11 @@ impl Log {
     /// stopping an appender to write them, and recovery short.
     pub fn unflushed_bytes(&self) -> u64 {
         self.marks.unflushed.load(Ordering::Acquire)
+    }
+
+    /// When the oldest of them was appended, by this daemon's clock.
+    pub fn unflushed_since(&self) -> Option<i64> {
+        Some(self.marks.unflushed_since.load(Ordering::Acquire)).filter(|since| *since != i64::MAX)
     }
 
     /// Why the log takes no more writes, if it does not.
@@ -260,6 +283,7 @@ impl Log {
             self.discard();
             return Ok(());
         }
+        let _files = self.replacing.lock();
         self.flush()?;
         let mut state = self.state.lock();
         if state.closed {
@@ -274,6 +298,8 @@ impl Log {
 
     /// Ends the log without saving anything: its files are about to be removed.
     pub fn discard(&self) {
+        // Nobody creates files in a directory that is about to go.
+        let _files = self.replacing.lock();
         self.state.lock().closed = true;
         self.env.tail.release(self.tail.clear());
     }
@@ -293,6 +319,9 @@ impl Log {
             .store(state.epochs.last().unwrap_or(-1), Ordering::Release);
         self.marks.size.store(state.size, Ordering::Release);
         self.marks.unflushed.store(state.unflushed, Ordering::Release);
+        self.marks
+            .unflushed_since
+            .store(state.unflushed_since, Ordering::Release);
     }
 
     /// Puts the log out of service.

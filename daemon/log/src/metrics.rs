@@ -40,6 +40,18 @@ pub const METRICS: &[(&str, &str)] = &[
         "tradewind_log_deleted_segments_total",
         "Segments deleted by retention or DeleteRecords.",
     ),
+    (
+        "tradewind_log_compacted_segments_total",
+        "Segments that compaction has written.",
+    ),
+    (
+        "tradewind_log_compacted_bytes_before_total",
+        "Bytes of the segments that compaction has replaced.",
+    ),
+    (
+        "tradewind_log_compacted_bytes_after_total",
+        "Bytes of the segments that compaction has written.",
+    ),
     ("tradewind_log_tail_bytes", "Bytes that the tail cache holds."),
     (
         "tradewind_log_tail_evicted_bytes_total",
@@ -79,6 +91,12 @@ pub(crate) fn recovered(truncated_bytes: u64, damaged: bool) {
 
 pub(crate) fn deleted(segments: usize) {
     counter!("tradewind_log_deleted_segments_total").increment(segments as u64);
+}
+
+pub(crate) fn compacted(before: u64, after: u64) {
+    counter!("tradewind_log_compacted_segments_total").increment(1);
+    counter!("tradewind_log_compacted_bytes_before_total").increment(before);
+    counter!("tradewind_log_compacted_bytes_after_total").increment(after);
 }
 
 pub(crate) fn tail(bytes: usize) {

@@ -20,7 +20,7 @@ use crate::scan::{Found, Scan, ScanError};
 use crate::segment::PositionHint;
 
 /// How often a read is done again because the log was cut under it.
-const ATTEMPTS: usize = 8;
+pub(crate) const ATTEMPTS: usize = 8;
 
 /// Whole batches, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::producers::Producers;
 use crate::read::read_batch;
 use crate::scan::{Scan, ScanError};
 use crate::segment::{self, Segment};
-use crate::{metrics, snapshot, truncate};
+use crate::{compaction, metrics, snapshot, truncate};
 
 /// What opening a log found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +85,7 @@ struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     fn new(dir: &'a Path, config: LogConfig, hint: OpenHint, env: &'a LogEnv) -> io::Result<Self> {
+        compaction::finish_swaps(dir)?;
         let epochs = Epochs::load(dir)?;
         let cut = truncate::read_override(dir)?.unwrap_or(i64::MAX);
         let state = State {
@@ -95,6 +96,7 @@ impl<'a> Opening<'a> {
             flushed: 0,
             size: 0,
             unflushed: 0,
+            unflushed_since: i64::MAX,
             epochs_dirty: false,
             epochs: epochs.clone().unwrap_or_default(),
             producers: Producers::default(),
@@ -102,6 +104,9 @@ impl<'a> Opening<'a> {
             generation: 0,
             flush_cap: i64::MAX,
             closed: false,
+            first_dirty: compaction::read_first_dirty(dir)?,
+            next_horizon: None,
+            cuts: 0,
         };
         Ok(Self {
             dir,
@@ -153,6 +158,7 @@ impl<'a> Opening<'a> {
             closed.max_timestamp = max.map(|(timestamp, relative)| (timestamp, base + i64::from(relative)));
             // Records without times are as old as the file.
             closed.first_append_ms = modified_ms(&meta);
+            closed.last_append_ms = modified_ms(&meta);
             closed.load_aborted()?;
             self.state.segments.push_back(closed);
             return Ok(true);
@@ -263,6 +269,7 @@ impl<'a> Opening<'a> {
         let end = self.state.active().next_offset;
         let first = self.state.segments.front().map_or(0, |s| s.base);
         self.state.end = end;
+        self.state.first_dirty = self.state.first_dirty.min(end);
         self.state.measure();
         self.state.start = self.hint.log_start.max(first).min(end);
         if end < self.flushed_before() {
@@ -356,6 +363,7 @@ fn set_first_append(active: &mut Segment, env: &LogEnv) {
         .map(|found| found.header.max_timestamp)
         .filter(|t| (0..=now_ms).contains(t));
     active.first_append_ms = Some(time.unwrap_or(now_ms));
+    active.last_append_ms = Some(now_ms);
 }
 
 fn modified_ms(meta: &std::fs::Metadata) -> Option<i64> {
@@ -372,11 +380,7 @@ fn list_segments(dir: &Path) -> io::Result<Vec<i64>> {
         let Some(name) = name.to_str() else { continue };
         if name.ends_with(".tmp") {
             files::remove_if_present(&entry.path())?;
-        } else if let Some(stem) = name.strip_suffix(".log")
-            && stem.len() == 20
-            && let Ok(base) = stem.parse::<i64>()
-            && base >= 0
-        {
+        } else if let Some(base) = segment::parse_log_name(name) {
             bases.push(base);
         }
     }

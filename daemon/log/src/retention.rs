@@ -1,5 +1,7 @@
 //! Forgetting: whole closed segments that are too old or too many, and producers that no longer write.
 
+use std::sync::Arc;
+
 use crate::log::{Log, State};
 use crate::segment::Segment;
 use crate::truncate::advance_start;
@@ -10,6 +12,7 @@ impl Log {
     ///
     /// Nothing at or above `high_watermark` goes; a mirror that holds records back passes a lower one.
     pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Vec<i64> {
+        let _files = self.replacing.lock();
         let doomed = {
             let mut state = self.lock();
             if self.check_open(&state).is_err() {
@@ -32,18 +35,25 @@ impl Log {
         doomed.iter().map(|s| s.base).collect()
     }
 
+    /// Closes the active segment if `segment.ms` says so: what a follower does, whose leader decides what is deleted.
+    /// Returns whether it did. Flushes a file: not for a network thread.
+    pub fn roll_if_due(&self, now_ms: i64) -> bool {
+        let mut state = self.lock();
+        let base = state.active().base;
+        let open = self.check_open(&state).is_ok();
+        open && self.roll_if_aged(&mut state, now_ms, i64::MIN).is_ok() && state.active().base != base
+    }
+
     /// Closes the active segment if its time has come, so that an idle partition forgets too.
     fn roll_if_aged(&self, state: &mut State, now_ms: i64, high_watermark: i64) -> Result<(), ()> {
-        let (segment_ms, end) = (state.config.segment_ms, state.end);
+        let (config, end) = (Arc::clone(&state.config), state.end);
         let expired = end <= high_watermark
             && state
                 .segments
                 .back()
                 .is_some_and(|s| is_expired(state, s, now_ms));
         let active = state.active();
-        let aged = active
-            .first_append_ms
-            .is_some_and(|first| now_ms.saturating_sub(first) > segment_ms);
+        let aged = active.is_aged(&config, now_ms);
         if !active.is_empty() && (aged || expired) {
             self.roll(state, end).map_err(|_| ())?;
         }

@@ -3,6 +3,7 @@
 //! A segment never holds half a batch: a failed write is cut back. Only the last segment of a log is written to.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use tradewind_wire::batch::{BATCH_OVERHEAD, Batch, BatchHeader, NO_TIMESTAMP};
 
+use crate::config::LogConfig;
 use crate::files::{self, FileCache, SegmentFile};
 use crate::index::{self, Index};
 use crate::producers::AbortedTransaction;
@@ -33,6 +35,8 @@ pub(crate) struct Segment {
     pub(crate) max_timestamp: Option<(i64, i64)>,
     /// When the first batch was written, by this daemon's clock.
     pub(crate) first_append_ms: Option<i64>,
+    /// When the last one was.
+    pub(crate) last_append_ms: Option<i64>,
     pub(crate) file: Arc<SegmentFile>,
     /// In memory while the segment is active; on disk afterwards.
     pub(crate) index: Option<Index>,
@@ -51,6 +55,7 @@ impl Segment {
             next_offset: base,
             max_timestamp: None,
             first_append_ms: None,
+            last_append_ms: None,
             file,
             index: Some(Index::default()),
             aborted: Vec::new(),
@@ -67,6 +72,7 @@ impl Segment {
             next_offset,
             max_timestamp: None,
             first_append_ms: None,
+            last_append_ms: None,
             file: SegmentFile::closed(log_path(dir, base)),
             index: None,
             aborted: Vec::new(),
@@ -82,6 +88,25 @@ impl Segment {
     /// The offset relative to this segment, as index files hold it.
     pub(crate) fn relative(&self, offset: i64) -> u32 {
         u32::try_from(offset.saturating_sub(self.base).max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether its first record has waited long enough for the segment to be closed.
+    pub(crate) fn is_aged(&self, config: &LogConfig, now_ms: i64) -> bool {
+        let limit = config.segment_age_limit(self.jitter_seed());
+        self.first_append_ms
+            .is_some_and(|first| now_ms.saturating_sub(first) > limit)
+    }
+
+    /// Whether an index of the active segment has as many entries as `segment.index.bytes` allows.
+    pub(crate) fn indexes_are_full(&self, bytes: u64) -> bool {
+        self.index.as_ref().is_some_and(|index| index.is_full(bytes))
+    }
+
+    /// A number that differs from segment to segment and stays the same for each.
+    fn jitter_seed(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.dir, self.base).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether the batch's offsets can be told relative to this segment.
@@ -115,6 +140,7 @@ impl Segment {
             });
         }
         self.first_append_ms.get_or_insert(now_ms);
+        self.last_append_ms = Some(now_ms);
         for batch in batches {
             self.note(batch.header(), interval);
         }
@@ -152,22 +178,32 @@ impl Segment {
 
     /// Writes the indexes of an active segment, which stays active.
     pub(crate) fn write_indexes(&mut self) -> io::Result<()> {
+        self.write_indexes_to(
+            &offset_index_path(&self.dir, self.base),
+            &time_index_path(&self.dir, self.base),
+        )?;
+        self.write_aborted()
+    }
+
+    /// Writes offset and time index to these files, durably.
+    pub(crate) fn write_indexes_to(&mut self, offsets: &Path, times: &Path) -> io::Result<()> {
         let max = self.relative_max();
         if let Some(index) = &mut self.index {
             index.note_time(max);
-            index.write(
-                &offset_index_path(&self.dir, self.base),
-                &time_index_path(&self.dir, self.base),
-            )?;
+            index.write(offsets, times)?;
         }
-        self.write_aborted()
+        Ok(())
     }
 
     /// Writes the aborted transactions, or removes their file when there are none.
     pub(crate) fn write_aborted(&self) -> io::Result<()> {
-        let path = aborted_path(&self.dir, self.base);
+        self.write_aborted_to(&aborted_path(&self.dir, self.base))
+    }
+
+    /// As [`Self::write_aborted`], to this file.
+    pub(crate) fn write_aborted_to(&self, path: &Path) -> io::Result<()> {
         if self.aborted.is_empty() {
-            return files::remove_if_present(&path);
+            return files::remove_if_present(path);
         }
         let mut out = Vec::with_capacity(self.aborted.len() * ABORTED_ENTRY);
         for aborted in &self.aborted {
@@ -177,7 +213,7 @@ impl Segment {
             out.put_i64(aborted.last_offset);
             out.put_i64(aborted.last_stable_offset);
         }
-        files::replace(&path, &out)
+        files::replace(path, &out)
     }
 
     /// Reads the aborted transactions. Entries that cannot be right are left out.
@@ -311,6 +347,12 @@ pub(crate) enum WriteError {
 /// `<base>.log`
 pub(crate) fn log_path(dir: &Path, base: i64) -> PathBuf {
     dir.join(format!("{base:020}.log"))
+}
+
+/// The base offset in the name of a `.log` file.
+pub(crate) fn parse_log_name(name: &str) -> Option<i64> {
+    let stem = name.strip_suffix(".log").filter(|stem| stem.len() == 20)?;
+    stem.parse().ok().filter(|base| *base >= 0)
 }
 
 /// `<base>.index`

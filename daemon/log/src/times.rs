@@ -9,7 +9,7 @@ use tradewind_wire::batch::Batch;
 
 use crate::error::ReadError;
 use crate::log::Log;
-use crate::read::{Region, find, io_error, read_batch, scan_error};
+use crate::read::{ATTEMPTS, Region, find, io_error, read_batch, scan_error};
 use crate::scan::{Found, Scan};
 use crate::segment::PositionHint;
 
@@ -31,6 +31,28 @@ impl Log {
     /// The first record at or above the log start and below `up_to` whose timestamp is at least `timestamp`. Reads files
     /// and decompresses one batch: not for a network thread.
     pub fn offset_for_timestamp(&self, timestamp: i64, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
+        self.while_stable(|log| log.find_timestamp(timestamp, up_to))
+    }
+
+    /// The record with the largest timestamp below `up_to`, the first of them on ties.
+    pub fn max_timestamp(&self, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
+        self.while_stable(|log| log.find_max_timestamp(up_to))
+    }
+
+    /// Looks again if segments were exchanged or cut under the look.
+    fn while_stable<T>(&self, look: impl Fn(&Self) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let generation = self.lock().generation;
+            let found = look(self);
+            attempts -= 1;
+            if attempts == 0 || self.lock().generation == generation {
+                return found;
+            }
+        }
+    }
+
+    fn find_timestamp(&self, timestamp: i64, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
         let start = self.start();
         for region in self.regions_with_time(timestamp, up_to) {
             let file = self.open_region(&region)?;
@@ -55,8 +77,7 @@ impl Log {
         Ok(None)
     }
 
-    /// The record with the largest timestamp below `up_to`, the first of them on ties.
-    pub fn max_timestamp(&self, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
+    fn find_max_timestamp(&self, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
         let start = self.start();
         let mut best: Option<(i64, Region, Found)> = None;
         for region in self.regions_by_largest_time(start, up_to) {
@@ -77,7 +98,8 @@ impl Log {
                     break;
                 }
                 let larger = in_region.is_none_or(|b| found.header.max_timestamp > b.header.max_timestamp);
-                if larger && found.header.max_timestamp >= 0 {
+                // A batch that compaction has emptied has a time, but no record.
+                if larger && found.header.max_timestamp >= 0 && found.header.records_count > 0 {
                     in_region = Some(found);
                 }
             }

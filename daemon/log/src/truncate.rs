@@ -14,13 +14,14 @@ use crate::producers::Producers;
 use crate::read::search;
 use crate::scan::{Found, ScanError};
 use crate::segment::Segment;
-use crate::{files, metrics, recovery, snapshot};
+use crate::{compaction, files, metrics, recovery, snapshot};
 
 impl Log {
     /// Removes every batch that reaches to `offset` or past it, and everything remembered of them. The log ends at or below
     /// `offset` afterwards: below it if a batch holds it or if a gap precedes it. At or past the end this changes nothing;
     /// below everything that is left of the log it is the same as [`Self::reset_at`], as in Kafka.
     pub fn truncate_to(&self, offset: i64) -> Result<(), TruncateError> {
+        let _files = self.replacing.lock();
         let mut state = self.lock();
         self.check_cut(&state)?;
         if offset >= state.end {
@@ -35,6 +36,7 @@ impl Log {
 
     /// Removes everything; the log is empty at `offset`: a replica whose leader's log starts past its end.
     pub fn reset_at(&self, offset: i64) -> Result<(), TruncateError> {
+        let _files = self.replacing.lock();
         let mut state = self.lock();
         self.check_cut(&state)?;
         check_range(&state, offset)?;
@@ -44,6 +46,10 @@ impl Log {
     /// Moves the log start up to `offset`: what DeleteRecords and a leader's log start do. Segments that lie wholly below
     /// are deleted. The new start survives a restart once it is in the checkpoint file.
     pub fn trim_to(&self, offset: i64) -> Result<(), TruncateError> {
+        if offset <= self.start() {
+            return Ok(());
+        }
+        let _files = self.replacing.lock();
         let doomed = {
             let mut state = self.lock();
             self.check_cut(&state)?;
@@ -128,6 +134,7 @@ impl Log {
 
     fn start_over(&self, state: &mut State, offset: i64) -> io::Result<()> {
         write_override(&self.dir, 0)?;
+        compaction::before_cut(&self.dir, state, 0)?;
         while let Some(segment) = state.segments.pop_back() {
             remove(&segment)?;
         }
@@ -145,6 +152,7 @@ impl Log {
     }
 
     fn cut_end(&self, state: &mut State, offset: i64) -> io::Result<()> {
+        compaction::before_cut(&self.dir, state, offset)?;
         if offset < state.flushed {
             // The new end lies in this segment, at or below the offset; where exactly is not known yet.
             let kept = state.segment_at(offset).map_or(0, |i| state.segments[i].base);
@@ -174,6 +182,7 @@ impl Log {
         let mut cut = Segment::active(&self.dir, base)?;
         cut.aborted = std::mem::take(&mut kept.aborted);
         cut.first_append_ms = kept.first_append_ms;
+        cut.last_append_ms = kept.last_append_ms;
         cut.file.held()?.set_len(position)?;
         // Written again when the segment is closed; until then they would point past the cut.
         paths[1..3]

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tradewind_broker::{Broker, BrokerConfig};
 use tradewind_cluster::image::Endpoint;
 use tradewind_cluster::metadata::Timing;
-use tradewind_cluster::{Cluster, ClusterError, ClusterOptions};
+use tradewind_cluster::{CleanerOptions, Cluster, ClusterError, ClusterOptions};
 use tradewind_log::DataDir;
 use tradewind_mirror::Mirror;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, TransportOptions, tcp};
@@ -238,10 +238,30 @@ fn cluster_options(
         defaults: settings.topic_defaults.clone(),
         replica_lag_max: millis(settings, "replica.lag.time.max.ms", REPLICA_LAG_MAX),
         retention_check: millis(settings, "log.retention.check.interval.ms", RETENTION_CHECK),
+        cleaner: cleaner(settings),
         boot_id: boot_id(),
         timing: Timing::default(),
         clock: Arc::new(SystemClock::new()),
         rng: Arc::new(SystemRng),
+    }
+}
+
+/// How this daemon compacts its logs.
+fn cleaner(settings: &Settings) -> CleanerOptions {
+    let standard = CleanerOptions::default();
+    let number = |key: &str| -> Option<u64> {
+        let set = settings.topic_defaults.get(key)?.parse().ok();
+        set.filter(|set| *set > 0)
+    };
+    let size = |key: &str| number(key).and_then(|set| usize::try_from(set).ok());
+    CleanerOptions {
+        threads: size("log.cleaner.threads").unwrap_or(standard.threads),
+        backoff: millis(settings, "log.cleaner.backoff.ms", standard.backoff),
+        map_bytes: size("log.cleaner.dedupe.buffer.size").unwrap_or(standard.map_bytes),
+        // As large as a number can be written: no limit.
+        bytes_per_second: number("log.cleaner.io.max.bytes.per.second")
+            .filter(|rate| *rate < i64::MAX as u64)
+            .unwrap_or(standard.bytes_per_second),
     }
 }
 

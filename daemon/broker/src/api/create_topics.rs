@@ -59,7 +59,6 @@ async fn create(
     let cluster = broker.cluster();
     let command = command(broker, topic)?;
     let configs = command.configs.clone();
-    topics::warn_about_compaction(&command.name, &command.configs);
     let command = Command::CreateTopic(command);
     let outcome = if validate_only {
         broker.rehearse(&command)

@@ -56,9 +56,9 @@ impl Replica {
             });
         }
         self.log.append_at(batches, None)?;
-        let flush_each = state.settings.flush_each;
+        let settings = state.settings;
         drop(state);
-        self.flush_later(flush_each);
+        self.flush_later(settings);
         Ok(())
     }
 

@@ -86,6 +86,10 @@ pub struct ReplicaSettings {
     pub min_in_sync: usize,
     /// `flush.messages=1`: only flushed records count as acknowledged by a copy.
     pub flush_each: bool,
+    /// `flush.messages`: so many unflushed records are flushed.
+    pub flush_messages: i64,
+    /// `flush.ms`: unflushed records older than this are flushed.
+    pub flush_ms: i64,
 }
 
 /// What the replicas of a daemon share.
@@ -498,7 +502,8 @@ impl Replica {
     }
 
     fn grew(&self, state: &mut State, old_end: i64) {
-        let flush_each = state.settings.flush_each;
+        let settings = state.settings;
+        let flush_each = settings.flush_each;
         let now_ms = self.context.clock.now_ms();
         if let Role::Leader(leadership) = &mut state.role {
             leadership.grew(old_end, now_ms);
@@ -506,14 +511,27 @@ impl Replica {
                 self.watermark_moved(state);
             }
         }
-        self.flush_later(flush_each);
+        self.flush_later(settings);
         self.subscribers.ready();
     }
 
-    /// Has the log flushed: after each append if that is what counts, else before so much is dirty that the kernel would
-    /// make an appender wait for it.
-    fn flush_later(&self, flush_each: bool) {
-        if flush_each || self.log.unflushed_bytes() >= BACKGROUND_FLUSH_BYTES {
+    /// Has the log flushed: after each append if that is what counts, else after `flush.messages`, and before so much is
+    /// dirty that the kernel would make an appender wait for it.
+    fn flush_later(&self, settings: ReplicaSettings) {
+        let unflushed = self.log.end().saturating_sub(self.log.flushed_end());
+        if settings.flush_each
+            || unflushed >= settings.flush_messages
+            || self.log.unflushed_bytes() >= BACKGROUND_FLUSH_BYTES
+        {
+            self.context.flusher.enqueue(&self.me);
+        }
+    }
+
+    /// Has the log flushed if its oldest unflushed record has waited for `flush.ms`.
+    pub(crate) fn flush_aged(&self, now_ms: i64) {
+        let flush_ms = self.settings().flush_ms;
+        let since = self.log.unflushed_since();
+        if since.is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms) {
             self.context.flusher.enqueue(&self.me);
         }
     }

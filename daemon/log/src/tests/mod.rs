@@ -1,6 +1,8 @@
 //! Tests of whole logs: what they have in common, and one file per subject.
 
 mod basics;
+mod compaction;
+mod compaction_model;
 mod cutting;
 mod failures;
 mod model;

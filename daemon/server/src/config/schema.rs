@@ -300,6 +300,8 @@ pub(crate) enum Setting {
     Millis,
     /// Bytes: a whole number (-1 = none) or a size with its unit.
     Bytes,
+    /// A number with a fraction, 0 to 1.
+    Ratio,
     /// `true` or `false`.
     Flag,
     /// One of these words.
@@ -321,6 +323,7 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
         "producer",
     ),
     ("default.replication.factor", Setting::Integer(1), "3"),
+    ("delete.retention.ms", Setting::Millis, "86400000"),
     ("flush.messages", Setting::Integer(1), "1"),
     ("flush.ms", Setting::Millis, "9223372036854775807"),
     ("group.consumer.heartbeat.interval.ms", Setting::Millis, "5000"),
@@ -331,7 +334,16 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("group.max.size", Setting::Integer(1), "20000"),
     ("group.min.session.timeout.ms", Setting::Millis, "6000"),
     ("index.interval.bytes", Setting::Bytes, "4096"),
+    ("log.cleaner.backoff.ms", Setting::Millis, "15000"),
+    ("log.cleaner.dedupe.buffer.size", Setting::Bytes, "134217728"),
+    (
+        "log.cleaner.io.max.bytes.per.second",
+        Setting::Bytes,
+        "9223372036854775807",
+    ),
+    ("log.cleaner.threads", Setting::Integer(1), "1"),
     ("log.retention.check.interval.ms", Setting::Millis, "300000"),
+    ("max.compaction.lag.ms", Setting::Millis, "9223372036854775807"),
     ("max.message.bytes", Setting::Bytes, "1048588"),
     ("message.timestamp.after.max.ms", Setting::Millis, "3600000"),
     (
@@ -344,15 +356,20 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
         Setting::Word(&["CreateTime", "LogAppendTime"]),
         "CreateTime",
     ),
+    ("min.cleanable.dirty.ratio", Setting::Ratio, "0.5"),
+    ("min.compaction.lag.ms", Setting::Millis, "0"),
     ("min.insync.replicas", Setting::Integer(1), "1"),
     ("num.partitions", Setting::Integer(1), "3"),
     ("offset.metadata.max.bytes", Setting::Bytes, "4096"),
     ("offsets.retention.check.interval.ms", Setting::Millis, "600000"),
     ("offsets.retention.minutes", Setting::Integer(1), "10080"),
+    ("producer.id.expiration.ms", Setting::Millis, "86400000"),
     ("replica.lag.time.max.ms", Setting::Millis, "30000"),
     ("retention.bytes", Setting::Bytes, "-1"),
     ("retention.ms", Setting::Millis, "604800000"),
     ("segment.bytes", Setting::Bytes, "1073741824"),
+    ("segment.index.bytes", Setting::Bytes, "10485760"),
+    ("segment.jitter.ms", Setting::Millis, "0"),
     ("segment.ms", Setting::Millis, "604800000"),
     ("unclean.leader.election.enable", Setting::Flag, "false"),
 ];

@@ -282,6 +282,10 @@ pub(crate) fn kafka_setting(setting: Setting, text: &str) -> Result<String, Stri
             (Err(_), Setting::Millis) => Ok(units::duration(text)?.as_millis().to_string()),
             (Err(_), _) => Ok(units::size(text)?.to_string()),
         },
+        Setting::Ratio => match text.parse::<f64>() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(text.to_owned()),
+            _ => Err(format!("`{text}` is not a number between 0 and 1")),
+        },
         Setting::Flag => word(&["true", "false"], text).map(|()| text.to_owned()),
         Setting::Word(words) => word(words, text).map(|()| text.to_owned()),
     }

@@ -148,7 +148,7 @@ impl BatchBuilder {
     }
 }
 
-fn put_nullable(out: &mut Vec<u8>, value: Option<&[u8]>) {
+pub(super) fn put_nullable(out: &mut Vec<u8>, value: Option<&[u8]>) {
     match value {
         None => put_varlong(out, -1),
         Some(value) => {
@@ -158,12 +158,12 @@ fn put_nullable(out: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
-fn put_length(out: &mut Vec<u8>, length: usize) {
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
     put_varlong(out, length as i64);
 }
 
 /// Zig-zag and base 128; a value that fits 32 bits has the same bytes as varint and as varlong.
-fn put_varlong(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut raw = (value << 1 ^ value >> 63) as u64;
     while raw >= 0x80 {
         out.push(raw as u8 | 0x80);

@@ -12,6 +12,7 @@
 mod builder;
 mod control;
 mod record;
+mod rewrite;
 mod validate;
 
 use bytes::{Buf, Bytes};
@@ -21,6 +22,7 @@ use crate::compression::{Codec, DecompressError};
 pub use builder::{BatchBuilder, Header};
 pub use control::{ControlKind, control_batch};
 pub use record::{Headers, RecordError, RecordIter, RecordView, Records};
+pub use rewrite::Rewrite;
 pub use validate::{ClientRules, InvalidBatch, validate_client};
 
 /// The size of a batch's header: everything before its records.
