@@ -90,6 +90,21 @@ impl BrokerConfig {
             "group.max.session.timeout.ms",
             &mut config.group.max_session_timeout_ms,
         );
+        read(
+            cluster,
+            "group.consumer.heartbeat.interval.ms",
+            &mut config.group.consumer.heartbeat_interval_ms,
+        );
+        read(
+            cluster,
+            "group.consumer.session.timeout.ms",
+            &mut config.group.consumer.session_timeout_ms,
+        );
+        read(
+            cluster,
+            "group.consumer.max.size",
+            &mut config.group.consumer.max_size,
+        );
         read(cluster, "group.max.size", &mut config.group.max_size);
         read(
             cluster,

@@ -102,6 +102,8 @@ async fn route(
         ApiKey::DescribeConfigs => answer!(handlers::describe_configs::handle),
         ApiKey::AlterConfigs => answer!(handlers::alter_configs::handle),
         ApiKey::IncrementalAlterConfigs => answer!(handlers::incremental_alter_configs::handle),
+        ApiKey::ConsumerGroupHeartbeat => answer!(handlers::consumer_group_heartbeat::handle),
+        ApiKey::ConsumerGroupDescribe => answer!(handlers::consumer_group_describe::handle),
         ApiKey::DescribeCluster => answer!(handlers::describe_cluster::handle),
         ApiKey::ListConfigResources => answer!(handlers::list_config_resources::handle),
         ApiKey::DescribeTopicPartitions => answer!(handlers::describe_topic_partitions::handle),

@@ -1,5 +1,6 @@
 //! `__consumer_offsets`: creates it, and keeps the coordinator's shards in step with who leads its partitions.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tradewind_wire::compression::Codec;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::broker::{BrokerConfig, METADATA_TIMEOUT};
-use crate::groups::{Coordinator, EachRecord, Entry, GroupError, Journal};
+use crate::groups::{Coordinator, EachRecord, Entry, GroupError, Journal, Topics};
 
 /// The topic's name, as Kafka has it.
 pub(crate) const NAME: &str = "__consumer_offsets";
@@ -67,8 +68,14 @@ pub(crate) async fn create(cluster: &Cluster, config: &BrokerConfig) -> Result<(
 pub(crate) async fn follow(cluster: &Cluster, coordinator: &Coordinator, stop: CancellationToken) {
     let mut images = cluster.subscribe();
     let mut last = images.borrow().clone();
+    let mut version = None;
     loop {
         let image = images.borrow_and_update().clone();
+        let topics = ImageTopics::new(Arc::clone(&image));
+        if version != Some(topics.version) {
+            version = Some(topics.version);
+            coordinator.set_topics(Arc::new(topics));
+        }
         follow_image(cluster, coordinator, &image);
         let gone: Vec<String> = last
             .names
@@ -84,6 +91,43 @@ pub(crate) async fn follow(cluster: &Cluster, coordinator: &Coordinator, stop: C
             changed = images.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// The topics of an image, as the coordinator wants to see them.
+struct ImageTopics {
+    image: Arc<Image>,
+    /// A fingerprint of names, ids and partition counts.
+    version: u64,
+}
+
+impl ImageTopics {
+    fn new(image: Arc<Image>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        for (id, topic) in &image.topics {
+            (id.0, &topic.name, topic.partitions.len()).hash(&mut hasher);
+        }
+        let version = hasher.finish();
+        Self { image, version }
+    }
+}
+
+impl Topics for ImageTopics {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn topic(&self, name: &str) -> Option<(TopicId, i32)> {
+        let topic = self.image.topic(name)?;
+        Some((topic.id, i32::try_from(topic.partitions.len()).ok()?))
+    }
+
+    fn name(&self, id: TopicId) -> Option<String> {
+        self.image.topic_by_id(id).map(|topic| topic.name.clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.image.names.keys().cloned().collect()
     }
 }
 

@@ -2,10 +2,14 @@
 
 use tradewind_wire::api;
 use tradewind_wire::error::ErrorCode;
+use tradewind_wire::messages::api_versions::{FinalizedFeatureKey, SupportedFeatureKey};
 use tradewind_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use crate::broker::Broker;
 use crate::dispatch::Call;
+
+/// The feature that says whether there are groups of the consumer protocol (KIP-848).
+const GROUP_VERSION: &str = "group.version";
 
 pub(crate) async fn handle(_: &Broker, call: Call<'_>, request: ApiVersionsRequest) -> ApiVersionsResponse {
     if call.version >= 3
@@ -18,6 +22,18 @@ pub(crate) async fn handle(_: &Broker, call: Call<'_>, request: ApiVersionsReque
     }
     ApiVersionsResponse {
         api_keys: api::advertised(),
+        supported_features: vec![SupportedFeatureKey {
+            name: GROUP_VERSION.into(),
+            min_version: 0,
+            max_version: 1,
+        }],
+        // Never changes in the life of a cluster so far.
+        finalized_features_epoch: 0,
+        finalized_features: vec![FinalizedFeatureKey {
+            name: GROUP_VERSION.into(),
+            max_version_level: 1,
+            min_version_level: 1,
+        }],
         ..Default::default()
     }
 }

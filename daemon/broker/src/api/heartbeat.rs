@@ -18,6 +18,7 @@ pub(crate) async fn handle(broker: &Broker, _: Call<'_>, request: HeartbeatReque
             member_id: request.member_id.to_string(),
             instance_id: owned(request.group_instance_id.as_ref()),
             generation: request.generation_id,
+            knows_epochs: false,
         };
         errors::of_group_result(&broker.coordinator().heartbeat(&request.group_id, &member))
     };

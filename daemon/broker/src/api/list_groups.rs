@@ -8,9 +8,6 @@ use crate::broker::Broker;
 use crate::dispatch::Call;
 use crate::errors;
 
-/// The only type of group that there is here.
-const CLASSIC: &str = "classic";
-
 pub(crate) async fn handle(broker: &Broker, _: Call<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
     let passes = |filter: &[Str], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
@@ -23,13 +20,13 @@ pub(crate) async fn handle(broker: &Broker, _: Call<'_>, request: ListGroupsRequ
         Ok(groups) => ListGroupsResponse {
             groups: groups
                 .into_iter()
-                .filter(|group| passes(&request.states_filter, group.state.name()))
-                .filter(|_| passes(&request.types_filter, CLASSIC))
+                .filter(|group| passes(&request.states_filter, group.state))
+                .filter(|group| passes(&request.types_filter, group.kind))
                 .map(|group| ListedGroup {
                     group_id: group.id.into(),
                     protocol_type: group.protocol_type.into(),
-                    group_state: group.state.name().into(),
-                    group_type: CLASSIC.into(),
+                    group_state: group.state.into(),
+                    group_type: group.kind.into(),
                 })
                 .collect(),
             ..Default::default()

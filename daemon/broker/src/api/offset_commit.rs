@@ -48,6 +48,7 @@ pub(crate) async fn handle(
         member_id: request.member_id.to_string(),
         instance_id: owned(request.group_instance_id.as_ref()),
         generation: request.generation_id_or_member_epoch,
+        knows_epochs: call.version >= 9,
     };
     let outcomes = if request.group_id.is_empty() && committer.generation >= 0 {
         Err(GroupError::InvalidGroup)

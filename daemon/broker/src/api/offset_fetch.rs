@@ -30,7 +30,8 @@ pub(crate) async fn handle(
                     .map(|topic| (topic.name, topic.partition_indexes))
                     .collect()
             });
-            one_group(broker, group.group_id, wanted)
+            let member = (group.member_id.as_deref(), group.member_epoch);
+            one_group(broker, group.group_id.clone(), member, wanted)
         });
         return OffsetFetchResponse {
             groups: each.collect(),
@@ -43,15 +44,21 @@ pub(crate) async fn handle(
             .map(|topic| (topic.name, topic.partition_indexes))
             .collect()
     });
-    let group = one_group(broker, request.group_id, wanted.clone());
+    let group = one_group(broker, request.group_id, (None, -1), wanted.clone());
     single(call.version, group, wanted)
 }
 
-fn one_group(broker: &Broker, group_id: Str, wanted: Wanted) -> OffsetFetchResponseGroup {
-    match broker
-        .coordinator()
-        .positions(&group_id, |offsets| read(offsets, &wanted))
-    {
+/// `member` is who asks, with its epoch; nobody and -1 if it is not said.
+fn one_group(
+    broker: &Broker,
+    group_id: Str,
+    (member_id, epoch): (Option<&str>, i32),
+    wanted: Wanted,
+) -> OffsetFetchResponseGroup {
+    let coordinator = broker.coordinator();
+    let checked = coordinator.consumer(&group_id, |group, _| group.check_fetch(member_id, epoch));
+    let checked = checked.and_then(|checked| checked.unwrap_or(Ok(())));
+    match checked.and_then(|()| coordinator.positions(&group_id, |offsets| read(offsets, &wanted))) {
         Ok(topics) => OffsetFetchResponseGroup {
             group_id,
             topics,

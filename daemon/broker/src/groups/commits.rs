@@ -30,10 +30,19 @@ impl Coordinator {
             }
             let entry = state.entry(group, now.wall_ms);
             let instance = committer.instance_id.as_deref();
-            let checked =
-                entry
+            let (member, generation) = (&committer.member_id, committer.generation);
+            let checked = match &entry.consumer {
+                Some(consumer) => {
+                    let all = positions
+                        .iter()
+                        .map(|position| (position.topic.as_str(), position.partition));
+                    let topics = self.inner.env.topics();
+                    consumer.check_commit(member, generation, committer.knows_epochs, all, topics.as_ref())
+                }
+                None => entry
                     .group
-                    .check_commit(&committer.member_id, instance, committer.generation, now.mono_ms);
+                    .check_commit(member, instance, generation, now.mono_ms),
+            };
             if let Err(error) = checked {
                 state.forget_if_blank(group);
                 return Err(error);
@@ -148,7 +157,10 @@ impl Subscriptions {
 
 /// What the members of a group read. Members whose metadata is not Kafka's own may read anything.
 pub(super) fn subscriptions(entry: &GroupEntry) -> Subscriptions {
-    let mut all = BTreeSet::new();
+    let mut all = match &entry.consumer {
+        Some(consumer) => consumer.subscribed(),
+        None => BTreeSet::new(),
+    };
     for member in entry.group.members() {
         for (_, metadata) in &member.protocols {
             match subscribed_topics(metadata) {

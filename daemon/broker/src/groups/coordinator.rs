@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tradewind_wire::clock::Clock;
 
+use super::consumer::{NoTopics, Topics};
 use super::error::GroupError;
 use super::group::{GroupConfig, GroupState};
 use super::join::{Join, JoinReply};
@@ -53,8 +54,10 @@ pub struct Committer {
     pub member_id: String,
     /// Its static instance id.
     pub instance_id: Option<String>,
-    /// Its generation; -1 from outside the group.
+    /// Its generation, or its epoch; -1 from outside the group.
     pub generation: i32,
+    /// Whether the request could carry an epoch (OffsetCommit 9 and later).
+    pub knows_epochs: bool,
 }
 
 /// A group as DescribeGroups tells of it.
@@ -94,8 +97,10 @@ pub struct Listing {
     pub id: String,
     /// Its protocol type; empty for a group of which only positions are known.
     pub protocol_type: String,
-    /// Its state.
-    pub state: GroupState,
+    /// Its state, under Kafka's name.
+    pub state: &'static str,
+    /// `classic` or `consumer`.
+    pub kind: &'static str,
 }
 
 /// Coordinates the groups whose partitions this daemon leads.
@@ -123,6 +128,7 @@ impl Coordinator {
             env: Env {
                 config: Arc::new(config),
                 now,
+                topics: Arc::new(RwLock::new(Arc::new(NoTopics))),
             },
             partitions,
             shards: RwLock::new(HashMap::new()),
@@ -148,6 +154,11 @@ impl Coordinator {
             .collect()
     }
 
+    /// The topics that there are from now on. To be told before the first [`Coordinator::elected`].
+    pub fn set_topics(&self, topics: Arc<dyn Topics>) {
+        *self.inner.env.topics.write() = topics;
+    }
+
     /// This daemon leads `partition` under `epoch` from now on: loads it in a task of its own, then serves it.
     pub fn elected(&self, partition: i32, epoch: i32, journal: Arc<dyn Journal>) {
         let shard = Shard::new(partition, epoch, journal, Arc::clone(&self.inner.timers));
@@ -155,8 +166,8 @@ impl Coordinator {
         if let Some(older) = older {
             older.close();
         }
-        let now = Arc::clone(&self.inner.env.now);
-        tokio::spawn(async move { shard.load(|| now()).await });
+        let env = self.inner.env.clone();
+        tokio::spawn(async move { shard.load(&env.config, || (env.now)()).await });
     }
 
     /// This daemon does not lead `partition` any more.
@@ -207,6 +218,7 @@ impl Coordinator {
             if !join.member_id.is_empty() && !state.groups.contains_key(group) {
                 return Err(GroupError::UnknownMember);
             }
+            shard.return_to_classic(&mut state, group)?;
             let (answer, waiting) = oneshot::channel();
             join.token = state.wait(Waiter::Join(answer));
             let mut effects = Vec::new();
@@ -305,11 +317,12 @@ impl Coordinator {
         Ok(read(state.groups.get(group).map(|entry| &entry.offsets)))
     }
 
-    /// Describes a group; `None` if there is none of that name.
+    /// Describes a group of the classic protocol; `None` if there is none of that name.
     pub fn describe(&self, group: &str) -> Result<Option<Description>, GroupError> {
         let shard = self.shard(group)?;
         let state = shard.active()?;
-        Ok(state.groups.get(group).map(describe))
+        let classic = state.groups.get(group).filter(|entry| entry.consumer.is_none());
+        Ok(classic.map(describe))
     }
 
     /// The groups coordinated here. [`GroupError::Loading`] if some are still being loaded.
@@ -322,11 +335,7 @@ impl Coordinator {
                 Err(GroupError::Loading) => return Err(GroupError::Loading),
                 Err(_) => continue,
             };
-            all.extend(state.groups.values().map(|entry| Listing {
-                id: entry.group.id.clone(),
-                protocol_type: entry.group.protocol_type().unwrap_or_default().to_owned(),
-                state: entry.group.state(),
-            }));
+            all.extend(state.groups.values().map(list));
         }
         Ok(all)
     }
@@ -355,6 +364,20 @@ impl Coordinator {
             .get(&partition)
             .cloned()
             .ok_or(GroupError::NotCoordinator)
+    }
+}
+
+fn list(entry: &GroupEntry) -> Listing {
+    let group = &entry.group;
+    let (protocol_type, state) = match &entry.consumer {
+        Some(consumer) => ("consumer", consumer.state().name()),
+        None => (group.protocol_type().unwrap_or_default(), group.state().name()),
+    };
+    Listing {
+        id: group.id.clone(),
+        protocol_type: protocol_type.to_owned(),
+        state,
+        kind: entry.kind(),
     }
 }
 

@@ -124,6 +124,7 @@ pub(super) fn outsider() -> Committer {
         member_id: String::new(),
         instance_id: None,
         generation: -1,
+        knows_epochs: true,
     }
 }
 
@@ -277,6 +278,7 @@ async fn a_group_survives_a_change_of_coordinator_and_flows_respect_its_members(
         member_id: joined.member_id.clone(),
         instance_id: None,
         generation: 1,
+        knows_epochs: true,
     };
     coordinator.commit("g", &member, vec![position(5)]).await.unwrap();
     assert_eq!(coordinator.delete("g").await, Err(GroupError::NotEmpty));
@@ -354,6 +356,7 @@ async fn refused_requests_leave_no_group_behind() {
         member_id: "m".into(),
         instance_id: None,
         generation: 3,
+        knows_epochs: true,
     };
     let commit = coordinator.commit("g", &member, vec![position(7)]).await;
     assert_eq!(commit, Err(GroupError::GroupNotFound));

@@ -40,6 +40,27 @@ pub enum GroupError {
     /// The group reads the topic whose positions were to be deleted.
     #[error("the group is subscribed to the topic")]
     SubscribedToTopic,
+    /// The member's epoch is not the one that the coordinator knows: it has to join again.
+    #[error("the member's epoch is not its current one; it has to join again")]
+    FencedEpoch,
+    /// The member's epoch is not its current one: it has to hear of it first.
+    #[error("the member's epoch is not its current one")]
+    StaleEpoch,
+    /// Another member has this static instance id and has not left.
+    #[error("another member has this group instance id")]
+    UnreleasedInstance,
+    /// No assignor of that name.
+    #[error("no such assignor")]
+    UnsupportedAssignor,
+    /// A subscription that is not a regular expression.
+    #[error("the regular expression is not valid")]
+    InvalidRegex,
+    /// A request that does not make sense by itself.
+    #[error("the request is not valid")]
+    InvalidRequest,
+    /// A request in a version that cannot say what this group needs to know.
+    #[error("the version of the request is too old for a group of the consumer protocol")]
+    UnsupportedVersion,
     /// The metadata of a commit is too long.
     #[error("the metadata of the commit is too long")]
     MetadataTooLarge,

@@ -41,6 +41,8 @@ pub struct GroupConfig {
     pub max_metadata_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// What holds for groups of the consumer protocol.
+    pub consumer: super::consumer::ConsumerConfig,
     /// `offsets.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
 }
@@ -55,6 +57,7 @@ impl Default for GroupConfig {
             max_size: 20_000,
             max_metadata_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            consumer: super::consumer::ConsumerConfig::default(),
             retention_check_interval_ms: 10 * 60 * 1000,
         }
     }

@@ -1,14 +1,18 @@
-//! Consumer groups of the classic protocol.
+//! Consumer groups, of the classic protocol and of the consumer protocol (KIP-848).
 //!
-//! `group.rs`, `join.rs`, `sync.rs` and `rebalance.rs` are a state machine without time or I/O of its own;
+//! `consumer/` has the second. Of the first, `group.rs`, `join.rs`, `sync.rs` and `rebalance.rs` are a state machine without time or I/O of its own;
 //! `offsets.rs` are the positions beside it; `record.rs` is what the log keeps of both. `shard.rs` holds the groups of one
 //! partition of `__consumer_offsets` under one leader epoch; `coordinator.rs` and `commits.rs` are what handlers call.
 
 mod commits;
+mod consumer;
+mod consumer_calls;
 mod coordinator;
 #[cfg(test)]
 mod coordinator_tests;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod group;
 mod join;
 mod journal;
@@ -24,6 +28,9 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use consumer::{
+    ConsumerConfig, ConsumerGroup, Heartbeat, HeartbeatReply, NoTopics, Partitions, Refusal, Topics,
+};
 pub use coordinator::{Committer, Coordinator, DescribedMember, Description, Listing, Now, Position};
 pub use error::GroupError;
 pub use group::{Effect, Group, GroupConfig, GroupState, Token};

@@ -5,7 +5,8 @@
 //! | 0, 1 | group, topic, partition | a committed offset: versions 0-4 read, 3 written, 4 where tagged fields are needed |
 //! | 2 | group | a group's metadata: versions 0-3 read, 3 written |
 //!
-//! A record without a value removes what its key names. Keys of other versions (share groups, KIP-848) are skipped.
+//! A record without a value removes what its key names. Keys 3-8 and 16 are in
+//! `consumer/records.rs`; those of other versions (share groups) are skipped.
 //! A mirrored commit says in tagged fields of its value which flow wrote it; other readers skip those fields.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -177,8 +178,7 @@ impl OffsetValue {
         out.put_i16(4);
         out.put_i64(self.offset);
         out.put_i32(self.leader_epoch);
-        put_varint(&mut out, self.metadata.len() as u32 + 1);
-        out.put_slice(self.metadata.as_bytes());
+        put_compact(&mut out, &self.metadata);
         out.put_i64(self.commit_timestamp_ms);
         put_varint(&mut out, 3);
         put_varint(&mut out, TAG_FLOW);
@@ -334,7 +334,7 @@ pub fn subscribed_topics(mut metadata: &[u8]) -> Option<Vec<String>> {
     (0..count).map(|_| string(input).ok()).collect()
 }
 
-fn put_string(out: &mut BytesMut, text: &str) {
+pub(super) fn put_string(out: &mut BytesMut, text: &str) {
     out.put_i16(text.len() as i16);
     out.put_slice(text.as_bytes());
 }
@@ -351,7 +351,13 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn put_varint(out: &mut BytesMut, mut value: u32) {
+/// A text of flexible versions: its length plus one, then its bytes.
+pub(super) fn put_compact(out: &mut BytesMut, text: &str) {
+    put_varint(out, text.len() as u32 + 1);
+    out.put_slice(text.as_bytes());
+}
+
+pub(super) fn put_varint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -359,25 +365,25 @@ fn put_varint(out: &mut BytesMut, mut value: u32) {
     out.put_u8(value as u8);
 }
 
-fn take<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], RecordError> {
+pub(super) fn take<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], RecordError> {
     let (head, tail) = input.split_at_checked(len).ok_or(RecordError::Malformed)?;
     *input = tail;
     Ok(head)
 }
 
-fn i16_of(input: &mut &[u8]) -> Result<i16, RecordError> {
+pub(super) fn i16_of(input: &mut &[u8]) -> Result<i16, RecordError> {
     Ok(take(input, 2)?.get_i16())
 }
 
-fn i32_of(input: &mut &[u8]) -> Result<i32, RecordError> {
+pub(super) fn i32_of(input: &mut &[u8]) -> Result<i32, RecordError> {
     Ok(take(input, 4)?.get_i32())
 }
 
-fn i64_of(input: &mut &[u8]) -> Result<i64, RecordError> {
+pub(super) fn i64_of(input: &mut &[u8]) -> Result<i64, RecordError> {
     Ok(take(input, 8)?.get_i64())
 }
 
-fn varint(input: &mut &[u8]) -> Result<u32, RecordError> {
+pub(super) fn varint(input: &mut &[u8]) -> Result<u32, RecordError> {
     let mut value = 0u32;
     for shift in (0..35).step_by(7) {
         let byte = take(input, 1)?.get_u8();
@@ -393,7 +399,7 @@ fn text(bytes: &[u8]) -> Result<String, RecordError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| RecordError::Malformed)
 }
 
-fn string(input: &mut &[u8]) -> Result<String, RecordError> {
+pub(super) fn string(input: &mut &[u8]) -> Result<String, RecordError> {
     nullable(input)?.ok_or(RecordError::Malformed)
 }
 
@@ -407,7 +413,7 @@ fn nullable(input: &mut &[u8]) -> Result<Option<String>, RecordError> {
     }
 }
 
-fn compact_string(input: &mut &[u8]) -> Result<String, RecordError> {
+pub(super) fn compact_string(input: &mut &[u8]) -> Result<String, RecordError> {
     let len = varint(input)?.checked_sub(1).ok_or(RecordError::Malformed)?;
     text(take(input, len as usize)?)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::commits::{Subscriptions, offset_key, subscriptions};
+use super::consumer_calls::tombstones;
 use super::coordinator::Coordinator;
 use super::error::GroupError;
 use super::group::GroupState;
@@ -23,7 +24,7 @@ impl Coordinator {
             let entry = state.groups.get(group).ok_or(GroupError::GroupNotFound)?;
             match entry.group.state() {
                 GroupState::Dead => return Err(GroupError::GroupNotFound),
-                GroupState::Empty => {}
+                GroupState::Empty if entry.is_empty() => {}
                 _ => return Err(GroupError::NotEmpty),
             }
             let removals = removals(entry);
@@ -111,7 +112,7 @@ impl Coordinator {
         let expired = expired(entry, now, self.inner.env.config.offsets_retention_ms);
         remove_positions(shard, entry, &expired)?;
         // A group that nobody is in and that remembers nothing is forgotten.
-        if entry.group.is_idle() && entry.offsets.is_empty() {
+        if entry.is_idle() && entry.offsets.is_empty() {
             shard.journal.append(&removals(entry))?;
             state.take_out(id);
         }
@@ -140,6 +141,9 @@ fn remove_positions(
 
 /// The topics whose positions may not be deleted; `None` if those of no topic may.
 fn subscribed(entry: &GroupEntry) -> Result<Option<BTreeSet<String>>, GroupError> {
+    if let Some(consumer) = &entry.consumer {
+        return Ok(Some(consumer.subscribed()));
+    }
     let consumers = entry.group.protocol_type() == Some("consumer");
     match entry.group.state() {
         GroupState::Dead => Err(GroupError::GroupNotFound),
@@ -157,6 +161,10 @@ fn subscribed(entry: &GroupEntry) -> Result<Option<BTreeSet<String>>, GroupError
 fn expired(entry: &GroupEntry, now: i64, retention_ms: i64) -> Vec<(String, i32)> {
     let group = &entry.group;
     let (kept, since) = match group.state() {
+        _ if entry.consumer.is_some() => match subscriptions(entry) {
+            Subscriptions::Topics(topics) => (topics, i64::MIN),
+            Subscriptions::Unknown => return Vec::new(),
+        },
         GroupState::Empty if group.protocol_type().is_none() => (BTreeSet::new(), i64::MIN),
         GroupState::Empty => (BTreeSet::new(), group.state_since_ms()),
         GroupState::Stable if group.protocol_type() == Some("consumer") => match subscriptions(entry) {
@@ -178,7 +186,12 @@ fn removals(entry: &GroupEntry) -> Vec<Entry> {
     let group = &entry.group.id;
     let offsets = entry.offsets.keys();
     let offsets = offsets.map(|(topic, partition)| (offset_key(group, topic, partition), None));
+    let consumer = entry.consumer.as_ref();
+    let consumer = consumer
+        .map(|consumer| tombstones(group, consumer))
+        .unwrap_or_default();
     offsets
+        .chain(consumer)
         .chain([(Key::Group { group: group.clone() }.encode(), None)])
         .collect()
 }

@@ -37,6 +37,7 @@ async fn member(coordinator: &Coordinator, protocol_type: &str, topics: &[&str])
         member_id: reply.member_id,
         instance_id: None,
         generation: reply.generation,
+        knows_epochs: true,
     }
 }
 

@@ -8,14 +8,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot};
 
+use super::consumer::{ConsumerGroup, Record, Topics};
 use super::coordinator::Now;
 use super::error::GroupError;
-use super::group::{Effect, Group, GroupConfig, Token};
+use super::group::{Effect, Group, GroupConfig, GroupState, Token};
 use super::join::JoinReply;
-use super::journal::Journal;
+use super::journal::{Entry, Journal};
 use super::offsets::Offsets;
 use super::record::{GroupValue, Key, OffsetValue};
 use super::sync::SyncReply;
@@ -54,7 +55,12 @@ pub(super) struct State {
 
 /// A group with its positions.
 pub(super) struct GroupEntry {
+    /// The group of the classic protocol. While `consumer` is there it is empty and only waits to be used again.
     pub(super) group: Group,
+    /// The group of the consumer protocol, if it is one.
+    pub(super) consumer: Option<Box<ConsumerGroup>>,
+    /// Where the last record of `consumer` stands, until that is replicated.
+    pub(super) written: Option<i64>,
     pub(super) offsets: Offsets,
     timer: Option<i64>,
 }
@@ -68,9 +74,36 @@ impl GroupEntry {
     pub(super) fn new(group: Group) -> Self {
         Self {
             group,
+            consumer: None,
+            written: None,
             offsets: Offsets::default(),
             timer: None,
         }
+    }
+
+    /// Whether nobody is in the group.
+    pub(super) fn is_empty(&self) -> bool {
+        let consumers = self.consumer.as_ref().is_none_or(|consumer| consumer.is_empty());
+        self.group.state() == GroupState::Empty && consumers
+    }
+
+    /// Whether nothing but committed positions could keep the group alive.
+    pub(super) fn is_idle(&self) -> bool {
+        self.group.is_idle() && self.is_empty()
+    }
+
+    /// What kind of group it is, under Kafka's name.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.consumer.is_some() {
+            "consumer"
+        } else {
+            "classic"
+        }
+    }
+
+    fn deadline(&self) -> Option<i64> {
+        let consumer = self.consumer.as_ref().and_then(|consumer| consumer.deadline());
+        self.group.deadline().into_iter().chain(consumer).min()
     }
 }
 
@@ -92,7 +125,10 @@ impl State {
     /// Drops a group of which nothing is known and nothing was written: a refused request must leave no trace.
     pub(super) fn forget_if_blank(&mut self, id: &str) {
         let blank = |entry: &GroupEntry| {
-            entry.group.is_idle() && entry.group.generation() == 0 && entry.offsets.is_empty()
+            entry.consumer.is_none()
+                && entry.group.is_idle()
+                && entry.group.generation() == 0
+                && entry.offsets.is_empty()
         };
         if self.groups.get(id).is_some_and(blank) {
             self.groups.remove(id);
@@ -166,7 +202,7 @@ impl Shard {
     }
 
     /// Reads the partition, then serves. Returns whether it serves now.
-    pub(super) async fn load(self: &Arc<Self>, now: impl Fn() -> Now) -> bool {
+    pub(super) async fn load(self: &Arc<Self>, config: &GroupConfig, now: impl Fn() -> Now) -> bool {
         let loaded = Arc::new(Mutex::new(Loaded::default()));
         let into = Arc::clone(&loaded);
         let each = Box::new(move |offset: i64, key: &[u8], value: Option<&[u8]>| {
@@ -182,7 +218,7 @@ impl Shard {
         if state.phase != Phase::Loading {
             return false;
         }
-        state.groups = loaded.into_groups(now);
+        state.groups = loaded.into_groups(config, now);
         state.phase = Phase::Active;
         let ids: Vec<String> = state.groups.keys().cloned().collect();
         for id in &ids {
@@ -286,6 +322,12 @@ impl Shard {
                 continue;
             };
             entry.timer = None;
+            if let Some(consumer) = &mut entry.consumer {
+                consumer.tick(env.topics().as_ref(), now.mono_ms);
+                if let Err(error) = self.write(entry, env, now.mono_ms) {
+                    tracing::debug!(group = id, %error, "members that timed out not removed");
+                }
+            }
             let mut effects = Vec::new();
             entry
                 .group
@@ -295,12 +337,41 @@ impl Shard {
         None
     }
 
+    /// Appends what a group of the consumer protocol has written, or takes it back.
+    pub(super) fn write(&self, entry: &mut GroupEntry, env: &Env, now: i64) -> Result<(), GroupError> {
+        let GroupEntry {
+            group,
+            consumer,
+            written,
+            ..
+        } = entry;
+        let Some(consumer) = consumer else { return Ok(()) };
+        let records: Vec<Entry> = consumer
+            .unwritten()
+            .map(|record| record.encode(&group.id))
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        match self.journal.append(&records) {
+            Ok(base) => {
+                *written = Some(base + records.len() as i64 - 1);
+                consumer.settle();
+                Ok(())
+            }
+            Err(error) => {
+                consumer.roll_back(&env.config.consumer, now);
+                Err(error)
+            }
+        }
+    }
+
     /// Makes sure that a timer ends no later than the group's next deadline. One that ends early only looks again.
     pub(super) fn reschedule(&self, state: &mut State, id: &str) {
         let Some(entry) = state.groups.get_mut(id) else {
             return;
         };
-        let Some(deadline) = entry.group.deadline() else {
+        let Some(deadline) = entry.deadline() else {
             return;
         };
         if entry.timer.is_some_and(|timer| timer <= deadline) {
@@ -322,17 +393,34 @@ impl Shard {
 pub(super) struct Env {
     pub(super) config: Arc<GroupConfig>,
     pub(super) now: Arc<dyn Fn() -> Now + Send + Sync>,
+    pub(super) topics: Arc<RwLock<Arc<dyn Topics>>>,
+}
+
+impl Env {
+    /// The topics as far as they are known now.
+    pub(super) fn topics(&self) -> Arc<dyn Topics> {
+        Arc::clone(&self.topics.read())
+    }
 }
 
 /// What was read so far.
 #[derive(Default)]
 struct Loaded {
     groups: HashMap<String, GroupValue>,
+    consumers: HashMap<String, ConsumerGroup>,
     offsets: HashMap<String, Offsets>,
 }
 
 impl Loaded {
     fn apply(&mut self, offset: i64, key: &[u8], value: Option<&[u8]>) {
+        match Record::decode(key, value) {
+            Ok(None) => {}
+            Ok(Some((group, record))) => return self.apply_consumer(group, record),
+            Err(error) => {
+                tracing::warn!(offset, %error, "record of the offsets topic skipped");
+                return;
+            }
+        }
         let key = match Key::decode(key) {
             Ok(key) => key,
             Err(error) => {
@@ -377,8 +465,26 @@ impl Loaded {
         }
     }
 
-    fn into_groups(mut self, now: Now) -> HashMap<String, GroupEntry> {
+    fn apply_consumer(&mut self, group: String, record: Record) {
+        if record == Record::Group(None) {
+            self.consumers.remove(&group);
+        } else if let Some(consumer) = self.consumers.get_mut(&group) {
+            consumer.apply(record);
+        } else if !record.is_tombstone() {
+            self.consumers.entry(group).or_default().apply(record);
+        }
+    }
+
+    fn into_groups(mut self, config: &GroupConfig, now: Now) -> HashMap<String, GroupEntry> {
         let mut groups = HashMap::new();
+        for (id, mut consumer) in self.consumers {
+            consumer.restart_timers(&config.consumer, now.mono_ms);
+            let mut entry = GroupEntry::new(Group::new(&id, now.wall_ms));
+            entry.consumer = Some(Box::new(consumer));
+            entry.offsets = self.offsets.remove(&id).unwrap_or_default();
+            self.groups.remove(&id);
+            groups.insert(id, entry);
+        }
         for (id, value) in self.groups {
             let mut entry = GroupEntry::new(Group::restored(&id, value, now.mono_ms));
             entry.offsets = self.offsets.remove(&id).unwrap_or_default();
