@@ -510,10 +510,7 @@ async fn no_sequence_of_events_breaks_a_group() {
         let set = std::env::var(name).ok().and_then(|text| text.parse().ok());
         set.unwrap_or(default)
     };
-    let (first, runs) = (
-        number("TRADEWIND_FUZZ_SEED", 1),
-        number("TRADEWIND_FUZZ_RUNS", 4),
-    );
+    let (first, runs) = (number("TRADEWIND_FUZZ_SEED", 1), number("TRADEWIND_FUZZ_RUNS", 4));
     for seed in first..first + runs {
         println!("seed {seed}");
         let mut world = World::new(seed).await;
