@@ -64,5 +64,15 @@ cannot() { echo "skipped $SUITE: $*"; exit 77; }
 # verdict VERSION: compares and prints; the script's exit code is its.
 verdict() { python3 "$HERE/judge.py" "$SUITE" "$1" "$RESULTS" "$RECORD/$SUITE.json"; }
 
+# python_with NAME PACKAGE...: sets PYTHON to an interpreter that has these packages, kept in the cache under NAME.
+python_with() {
+    local folder=$CACHE/$1; shift
+    PYTHON=$folder/bin/python
+    [ -e "$folder/complete" ] && [ "$(cat "$folder/complete")" = "$*" ] && return 0
+    command -v python3 >/dev/null || return 1
+    rm -rf "$folder" && mkdir -p "$CACHE"
+    python3 -m venv "$folder" && "$PYTHON" -m pip install -q "$@" >&2 && echo "$*" >"$folder/complete"
+}
+
 # pytest_results XML: writes the results of a `pytest --junit-xml` run: `file::test[parameter]`, without folders.
 pytest_results() { python3 "$HERE/junit.py" "$1" >>"$RESULTS"; }

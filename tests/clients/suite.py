@@ -78,3 +78,31 @@ def main(checks):
             print(f"FAILED  {name}", flush=True)
     print(f"{passed} passed, {failed} failed, 0 skipped")
     sys.exit(1 if failed else 0)
+
+
+def told(prefix, checks):
+    """Runs each function and appends its result to the file RESULTS, as judge.py wants it: `prefix::function`. Of a
+    function with `protocols`, one result for each, `prefix::function[protocol]`. ONLY picks by words, a word with `-` before
+    it leaves out."""
+    words = os.environ.get("ONLY", "").split()
+    only, without = [w for w in words if w[0] != "-"], [w[1:] for w in words if w[0] == "-"]
+    with open(os.environ["RESULTS"], "a", encoding="utf-8") as out:
+        for check in checks:
+            for protocol in getattr(check, "protocols", [None]):
+                name = f"{prefix}::{check.__name__}" + (f"[{protocol}]" if protocol else "")
+                if (only and not any(word in name for word in only)) or any(word in name for word in without):
+                    continue
+                started, state, detail = time.monotonic(), "pass", ""
+                try:
+                    check(protocol) if protocol else check()
+                except Exception as error:
+                    state, detail = "fail", f"{type(error).__name__}: {error}"
+                    traceback.print_exc()
+                print(state, name, " ".join(detail.split())[:300], sep="\t", file=out, flush=True)
+                print(f"{state} {name} ({time.monotonic() - started:.1f} s)", file=sys.stderr, flush=True)
+
+
+def both_protocols(check):
+    """The check is run with the classic group protocol and with KIP-848's."""
+    check.protocols = ["classic", "consumer"]
+    return check

@@ -32,14 +32,14 @@ kafka_path() {
         printf '#!/usr/bin/env bash\nset -euo pipefail\n. %q\njava_tool %s "$@"\n' "$HERE/lib.sh" "$class" >"$KAFKA_PATH/bin/$script"
     done <<'END'
 kafka-topics.sh org.apache.kafka.tools.TopicCommand
-kafka-acls.sh kafka.admin.AclCommand
+kafka-acls.sh org.apache.kafka.tools.AclCommand
 END
     printf '#!/usr/bin/env bash\nset -euo pipefail\n. %q\nexec java -Xmx256m -cp "${CLASSPATH:-.}:$KAFKA_JARS/*" "$@"\n' \
         "$HERE/lib.sh" >"$KAFKA_PATH/bin/kafka-run-class.sh"
     chmod +x "$KAFKA_PATH"/bin/*
 }
 
-install_suite || cannot "librdkafka's tests cannot be built: a C++ compiler, cargo and libssl-dev, zlib1g-dev, libzstd-dev, libcurl4-openssl-dev are needed"
+install_suite || cannot "librdkafka's tests cannot be built: a C++ compiler, cargo and libssl-dev, zlib1g-dev, libzstd-dev, libcurl4-openssl-dev, rapidjson-dev are needed"
 if need_java; then kafka_path; fi
 export LD_LIBRARY_PATH=$SOURCE/librdkafka/src:$SOURCE/librdkafka/src-cpp
 # Four partitions is what the tests take for granted.
