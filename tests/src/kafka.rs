@@ -4,7 +4,7 @@
 //! in its own crate. Kafka's own clients judge the wire format itself (`tests/clients`).
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -75,22 +75,38 @@ impl Connection {
 
     /// Sends a request in this version and waits for its answer.
     pub fn ask<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response> {
+        let correlation = self.send(request, version)?;
+        self.receive::<R>(version, correlation)
+    }
+
+    /// Sends a request in this version and does not wait; returns the number that its answer will carry.
+    pub fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<i32> {
         self.correlation += 1;
-        let header = RequestHeader {
-            api_key: R::KEY.code(),
-            api_version: version,
-            correlation_id: self.correlation,
-            client_id: Some("suites".into()),
-        };
         let mut w = Writer::new();
-        header.encode(&mut w)?;
+        header(R::KEY.code(), version, self.correlation).encode(&mut w)?;
         request.encode(&mut w, version)?;
         self.write_frame(&w.into_bytes())?;
+        Ok(self.correlation)
+    }
+
+    /// Sends a header of this API and version, and after it any bytes as the body; returns the correlation id.
+    pub fn send_body(&mut self, api_key: i16, version: i16, body: &[u8]) -> Result<i32> {
+        self.correlation += 1;
+        let mut w = Writer::new();
+        header(api_key, version, self.correlation).encode(&mut w)?;
+        w.put(body);
+        self.write_frame(&w.into_bytes())?;
+        Ok(self.correlation)
+    }
+
+    /// Reads the next answer, which must be the one to this request and must hold nothing more.
+    pub fn receive<R: Request>(&mut self, version: i16, correlation: i32) -> Result<R::Response> {
         let mut r = Reader::new(self.read_frame()?);
         let answered = ResponseHeader::decode(&mut r, R::KEY, version)?;
         ensure!(
-            answered.correlation_id == self.correlation,
-            "answers are out of order"
+            answered.correlation_id == correlation,
+            "answers are out of order: {} where {correlation} was due",
+            answered.correlation_id
         );
         let response = R::Response::decode(&mut r, version)?;
         ensure!(
@@ -100,6 +116,17 @@ impl Connection {
             R::NAME
         );
         Ok(response)
+    }
+
+    /// Fails unless the broker closes this connection without a further byte.
+    pub fn expect_closed(&mut self) -> Result<()> {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(0) => Ok(()),
+            Ok(_) => bail!("an answer where the connection should be closed"),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(error).context("the connection is still open"),
+        }
     }
 
     /// Sends any bytes as one frame.
@@ -123,6 +150,15 @@ impl Connection {
         let mut frame = vec![0; length];
         self.stream.read_exact(&mut frame)?;
         Ok(frame.into())
+    }
+}
+
+fn header(api_key: i16, api_version: i16, correlation_id: i32) -> RequestHeader {
+    RequestHeader {
+        api_key,
+        api_version,
+        correlation_id,
+        client_id: Some("suites".into()),
     }
 }
 
@@ -455,7 +491,8 @@ impl Kafka {
         Ok(found)
     }
 
-    fn coordinator(&mut self, group: &str) -> Result<SocketAddr> {
+    /// Which broker looks after a group.
+    pub fn coordinator(&mut self, group: &str) -> Result<SocketAddr> {
         let request = FindCoordinatorRequest {
             coordinator_keys: vec![group.into()],
             ..Default::default()

@@ -73,9 +73,10 @@ pub(crate) fn of_append(error: &AppendError) -> ErrorCode {
         AppendError::Malformed { .. } => ErrorCode::InvalidRecord,
         AppendError::Batch(_) => ErrorCode::CorruptMessage,
         AppendError::StaleEpoch { .. } => ErrorCode::NotLeaderOrFollower,
-        AppendError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OutOfOrderSequenceNumber,
-        // The client takes this one for success.
-        AppendError::Sequence(SequenceError::TooOld { .. }) => ErrorCode::DuplicateSequenceNumber,
+        // A batch older than those that are remembered may never have been appended: Kafka does not call it a duplicate.
+        AppendError::Sequence(SequenceError::OutOfOrder { .. } | SequenceError::TooOld { .. }) => {
+            ErrorCode::OutOfOrderSequenceNumber
+        }
         AppendError::Sequence(SequenceError::StaleEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
         _ => ErrorCode::KafkaStorageError,
     }

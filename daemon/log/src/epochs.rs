@@ -30,6 +30,12 @@ impl Epochs {
         self.entries.iter().find(|e| e.epoch == epoch).map(|e| e.start)
     }
 
+    /// The epoch that an offset belongs to: the newest that begins at it or before it.
+    pub(crate) fn of(&self, offset: i64) -> Option<i32> {
+        let after = self.entries.partition_point(|e| e.start <= offset);
+        after.checked_sub(1).map(|i| self.entries[i].epoch)
+    }
+
     /// Lets `epoch` begin at `start` unless it is already known. Epochs without records vanish. Returns whether anything
     /// changed; an epoch older than the newest changes nothing.
     pub(crate) fn assign(&mut self, epoch: i32, start: i64) -> bool {
@@ -144,6 +150,13 @@ mod tests {
         assert_eq!(all.end_offset(9, 40), Some((7, 40)));
         assert_eq!(all.end_offset(1, 40), Some((1, 0)));
         assert_eq!(Epochs::default().end_offset(1, 40), None);
+    }
+
+    #[test]
+    fn an_offset_belongs_to_the_epoch_that_began_last_before_it() {
+        let epochs = epochs(&[(2, 5), (4, 10)]);
+        let of: Vec<_> = [4, 5, 9, 10, 99].map(|offset| epochs.of(offset)).into();
+        assert_eq!(of, [None, Some(2), Some(2), Some(4), Some(4)]);
     }
 
     #[test]

@@ -241,6 +241,11 @@ impl Log {
         self.state.lock().epochs.start_of(epoch)
     }
 
+    /// The leader epoch that `offset` belongs to, or would if it were there; `None` below the first known epoch.
+    pub fn epoch_of(&self, offset: i64) -> Option<i32> {
+        self.state.lock().epochs.of(offset)
+    }
+
     /// The largest known leader epoch that is at most `epoch`, and the offset at which it ends: where a replica whose last
     /// epoch is `epoch` diverges at the latest. `None` if the log knows no epoch. An `epoch` below all known ones is
     /// answered with itself and the first known offset (Kafka's rule).

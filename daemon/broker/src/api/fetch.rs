@@ -238,19 +238,11 @@ fn refused(partition: i32, error: &ReplicaError) -> PartitionData {
         _ => ErrorCode::UnknownServerError,
     };
     let mut data = failed(partition, code);
-    match error {
-        ReplicaError::OffsetOutOfRange { view } => {
-            data.high_watermark = view.high_watermark;
-            data.last_stable_offset = view.last_stable_offset;
-            data.log_start_offset = view.log_start;
-        }
-        ReplicaError::NotLeader { leader, epoch } => {
-            data.current_leader = LeaderIdAndEpoch {
-                leader_id: leader.unwrap_or(-1),
-                leader_epoch: *epoch,
-            };
-        }
-        _ => {}
+    if let ReplicaError::NotLeader { leader, epoch } = error {
+        data.current_leader = LeaderIdAndEpoch {
+            leader_id: leader.unwrap_or(-1),
+            leader_epoch: *epoch,
+        };
     }
     data
 }

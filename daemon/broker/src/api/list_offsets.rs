@@ -115,7 +115,10 @@ async fn find(
             ErrorCode::LeaderNotAvailable
         }),
         LATEST => Ok(at(up_to, view.epoch)),
-        EARLIEST | EARLIEST_LOCAL => Ok(at(view.log_start, -1)),
+        EARLIEST | EARLIEST_LOCAL => {
+            let epoch = replica.log().epoch_of(view.log_start).unwrap_or(-1);
+            Ok(at(view.log_start, epoch))
+        }
         LATEST_TIERED => Ok(NOTHING),
         MAX_TIMESTAMP => by_time(replica, move |replica| replica.log().max_timestamp(up_to)).await,
         time if time >= 0 => {

@@ -67,6 +67,10 @@ fn find(broker: &Broker, topic: &str, wanted: &OffsetForLeaderPartition) -> Resu
     if wanted.leader_epoch == view.epoch {
         return Ok((view.epoch, view.end));
     }
+    // An epoch that has not been yet has no end.
+    if wanted.leader_epoch > view.epoch {
+        return Ok((-1, -1));
+    }
     Ok(replica
         .log()
         .end_offset_for_epoch(wanted.leader_epoch)

@@ -1,0 +1,707 @@
+//! Checks 10 to 16: what Metadata tells of brokers and topics, and how topics come and go.
+
+use anyhow::{Context, Result, ensure};
+use tradewind_tests::kafka::Connection;
+use tradewind_tests::{Kafka, wait};
+use tradewind_wire::codec::Str;
+use tradewind_wire::error::ErrorCode;
+use tradewind_wire::ids::TopicId;
+use tradewind_wire::messages::create_partitions::CreatePartitionsTopic;
+use tradewind_wire::messages::create_topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreatableTopicResult,
+};
+use tradewind_wire::messages::delete_topics::DeleteTopicState;
+use tradewind_wire::messages::metadata::{MetadataRequestTopic, MetadataResponseTopic};
+use tradewind_wire::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
+};
+
+use crate::support::{
+    SOON, Topic, await_topic, batch, brokers, connect, create, error, fetch_request, is_oracle, kafka, metadata_request,
+    own_cluster, produce_request, produced, replication, unique,
+};
+
+/// The answer for one topic.
+fn told(kafka: &mut Kafka, request: &MetadataRequest, version: i16) -> Result<MetadataResponseTopic> {
+    let response = kafka.any(request, version)?;
+    response
+        .topics
+        .into_iter()
+        .next()
+        .context("an answer for the topic")
+}
+
+/// Creates one topic, whatever comes of it.
+fn try_create(topic: CreatableTopic, validate_only: bool, version: i16) -> Result<CreatableTopicResult> {
+    let request = CreateTopicsRequest {
+        topics: vec![topic],
+        timeout_ms: 30_000,
+        validate_only,
+    };
+    let response = kafka().any(&request, version)?;
+    response
+        .topics
+        .into_iter()
+        .next()
+        .context("an answer for the topic")
+}
+
+/// A topic that leaves everything to the brokers.
+fn plain(name: &str) -> CreatableTopic {
+    CreatableTopic {
+        name: name.into(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    }
+}
+
+fn config(name: &str, value: &str) -> CreatableTopicConfig {
+    CreatableTopicConfig {
+        name: name.into(),
+        value: Some(value.into()),
+    }
+}
+
+/// Whether any broker has such a topic.
+fn exists(name: &str) -> Result<bool> {
+    let answer = told(&mut kafka(), &metadata_request(&[name]), 12)?;
+    Ok(error(answer.error_code) == ErrorCode::None)
+}
+
+#[test]
+fn check_10_all_topics_or_none() -> Result<()> {
+    let topic = Topic::new("listed", &[])?;
+    let mut connection = connect()?;
+    let none = MetadataRequest {
+        topics: Some(Vec::new()),
+        ..Default::default()
+    };
+    let all = MetadataRequest::default();
+    // Not yet nullable: an empty list is all.
+    let old = connection.ask(&none, 0)?;
+    ensure!(
+        old.topics.iter().any(|t| t.name.as_deref() == Some(&topic.name)),
+        "version 0, empty"
+    );
+    for version in 1..=13 {
+        ensure!(
+            connection.ask(&none, version)?.topics.is_empty(),
+            "version {version}, empty"
+        );
+        let listed = connection.ask(&all, version)?.topics;
+        let found = listed.iter().any(|t| t.name.as_deref() == Some(&topic.name));
+        ensure!(found, "version {version}, null");
+    }
+    Ok(())
+}
+
+#[test]
+fn check_10_the_cluster_has_an_id_and_a_live_controller() -> Result<()> {
+    let none = MetadataRequest {
+        topics: Some(Vec::new()),
+        ..Default::default()
+    };
+    let mut kafka = kafka();
+    let mut ids = Vec::new();
+    for (_, address) in brokers()? {
+        for version in [2, 9, 12] {
+            let response = kafka.at(address, &none, version)?;
+            ids.push(response.cluster_id.context("a cluster id")?.to_string());
+            let alive: Vec<i32> = response.brokers.iter().map(|broker| broker.node_id).collect();
+            ensure!(
+                alive.contains(&response.controller_id),
+                "{} of {alive:?}",
+                response.controller_id
+            );
+        }
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    ensure!(!ids[0].is_empty());
+    Ok(())
+}
+
+#[test]
+fn check_11_an_unknown_topic_is_not_created_unless_asked_for() -> Result<()> {
+    let name = unique("unasked");
+    let mut kafka = kafka();
+    for version in [4, 9, 12] {
+        let answer = told(&mut kafka, &metadata_request(&[&name]), version)?;
+        assert_eq!(error(answer.error_code), ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(answer.name.as_deref(), Some(&*name));
+        ensure!(answer.partitions.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn check_11_names_that_cannot_be_are_invalid() -> Result<()> {
+    let long = "x".repeat(250);
+    let mut kafka = kafka();
+    for name in ["", ".", "..", "a b", "a/b", "ä", &long] {
+        for auto in [true, false] {
+            let mut request = metadata_request(&[name]);
+            request.allow_auto_topic_creation = auto;
+            let answer = told(&mut kafka, &request, 9)?;
+            assert_eq!(
+                error(answer.error_code),
+                ErrorCode::InvalidTopicException,
+                "{name:?} {auto}"
+            );
+        }
+        let created = try_create(plain(name), false, 5)?;
+        assert_eq!(
+            error(created.error_code),
+            ErrorCode::InvalidTopicException,
+            "{name:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn check_11_a_topic_that_is_asked_for_is_created_and_soon_of_use() -> Result<()> {
+    for version in [1, 4, 12] {
+        let name = unique("auto");
+        let mut kafka = kafka();
+        let mut request = metadata_request(&[&name]);
+        request.allow_auto_topic_creation = true;
+        let first = error(told(&mut kafka, &request, version)?.error_code);
+        // Apache Kafka begins with one of the errors; ours may have made it by then.
+        let mut expected = vec![ErrorCode::UnknownTopicOrPartition, ErrorCode::LeaderNotAvailable];
+        if !is_oracle() {
+            expected.push(ErrorCode::None);
+        }
+        ensure!(expected.contains(&first), "the first answer is {first:?}");
+        await_topic(&mut kafka, &name, replication()?.try_into()?)?;
+        let mut topic = Topic::open(name, kafka)?;
+        assert_eq!(topic.append(batch(&["a"]))?, 0);
+        assert_eq!(topic.kafka.partitions(&topic.name)?.len(), 3, "num.partitions");
+    }
+    Ok(())
+}
+
+/// Ours only: a setting of the whole cluster.
+#[test]
+fn check_11_with_auto_create_off_nothing_is_created() -> Result<()> {
+    let Some((_folder, cluster)) =
+        own_cluster(1, "[topic_defaults]\n\"auto.create.topics.enable\" = false\n")?
+    else {
+        return Ok(());
+    };
+    let mut kafka = cluster.kafka();
+    let name = unique("off");
+    let mut request = metadata_request(&[&name]);
+    request.allow_auto_topic_creation = true;
+    for version in [0, 3, 12] {
+        let answer = told(&mut kafka, &request, version)?;
+        assert_eq!(
+            error(answer.error_code),
+            ErrorCode::UnknownTopicOrPartition,
+            "version {version}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn check_12_topics_have_ids_and_a_new_one_when_made_again() -> Result<()> {
+    let name = unique("ids");
+    let replicas = replication()?;
+    let mut kafka = kafka();
+    let mut ids: Vec<TopicId> = Vec::new();
+    for _ in 0..3 {
+        create(&name, 1, replicas, &[])?;
+        await_topic(&mut kafka, &name, replicas.try_into()?)?;
+        let answer = told(&mut kafka, &metadata_request(&[&name]), 12)?;
+        ensure!(!answer.topic_id.is_zero(), "an id of zero");
+        ensure!(!ids.contains(&answer.topic_id), "the id of an earlier topic");
+        ids.push(answer.topic_id);
+        delete(&name)?;
+        await_absence(&name)?;
+    }
+    for id in ids {
+        let answer = told(&mut kafka, &by_id(id), 12)?;
+        assert_eq!(
+            error(answer.error_code),
+            ErrorCode::UnknownTopicId,
+            "the id of what was deleted"
+        );
+    }
+    Ok(())
+}
+
+fn by_id(topic_id: TopicId) -> MetadataRequest {
+    MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic { topic_id, name: None }]),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    }
+}
+
+fn delete(name: &str) -> Result<DeleteTopicsResponse> {
+    let request = DeleteTopicsRequest {
+        topic_names: vec![name.into()],
+        timeout_ms: 30_000,
+        ..Default::default()
+    };
+    let response = kafka().any(&request, 5)?;
+    assert_eq!(error(response.responses[0].error_code), ErrorCode::None);
+    Ok(response)
+}
+
+fn await_absence(name: &str) -> Result<()> {
+    let mut kafka = kafka();
+    for (_, address) in brokers()? {
+        wait::until_true("no broker has the topic", SOON, || {
+            let response = kafka.at(address, &metadata_request(&[name]), 12)?;
+            Ok(error(response.topics[0].error_code) == ErrorCode::UnknownTopicOrPartition)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn check_12_metadata_by_id() -> Result<()> {
+    let mut topic = Topic::new("metabyid", &[])?;
+    for version in [12, 13] {
+        let answer = told(&mut topic.kafka, &by_id(topic.id), version)?;
+        assert_eq!(error(answer.error_code), ErrorCode::None);
+        assert_eq!(answer.name.as_deref(), Some(&*topic.name));
+        assert_eq!(answer.topic_id, topic.id);
+        assert_eq!(answer.partitions.len(), 1);
+
+        let unknown = TopicId([7; 16]);
+        let answer = told(&mut topic.kafka, &by_id(unknown), version)?;
+        assert_eq!(error(answer.error_code), ErrorCode::UnknownTopicId);
+        assert_eq!((answer.topic_id, answer.name), (unknown, None));
+    }
+    Ok(())
+}
+
+/// Versions 10 and 11 have a field for the id, and must not use it.
+#[test]
+fn check_12_metadata_10_and_11_take_no_ids() -> Result<()> {
+    let topic = Topic::new("idtooearly", &[])?;
+    let mut connection = connect()?;
+    for version in [10, 11] {
+        let response = connection.ask(&by_id(topic.id), version)?;
+        ensure!(!response.topics.is_empty());
+        for answer in response.topics {
+            assert_eq!(
+                error(answer.error_code),
+                ErrorCode::InvalidRequest,
+                "version {version}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Ours only: a daemon is killed.
+#[test]
+fn check_13_and_14_the_leader_epoch_grows_and_a_lost_leader_is_told() -> Result<()> {
+    let Some((_folder, mut cluster)) = own_cluster(3, "")? else {
+        return Ok(());
+    };
+    let mut kafka = cluster.kafka();
+    let name = unique("epoch");
+    kafka.create_topic(&name, 1, &[])?;
+    await_topic(&mut kafka, &name, 3)?;
+    let before = kafka.partitions(&name)?.remove(0);
+    // Beside it a topic whose only replica is on the daemon that will be lost.
+    let alone = unique("alone");
+    let request = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: alone.as_str().into(),
+            num_partitions: -1,
+            replication_factor: -1,
+            assignments: vec![CreatableReplicaAssignment {
+                partition_index: 0,
+                broker_ids: vec![before.leader_id],
+            }],
+            ..Default::default()
+        }],
+        timeout_ms: 30_000,
+        ..Default::default()
+    };
+    assert_eq!(
+        error(kafka.any(&request, 5)?.topics[0].error_code),
+        ErrorCode::None
+    );
+    await_topic(&mut kafka, &alone, 1)?;
+
+    cluster.daemon(before.leader_id)?.kill();
+    let mut kafka = cluster.kafka();
+    let after = wait::until("another leader", 60, || {
+        let led = kafka.partitions(&name)?.remove(0);
+        Ok((led.leader_id != before.leader_id && led.leader_id >= 0).then_some(led))
+    })?;
+    ensure!(
+        after.leader_epoch > before.leader_epoch,
+        "{} after {}",
+        after.leader_epoch,
+        before.leader_epoch
+    );
+    let lost = wait::until("the loss is known", 60, || {
+        let mut answer = told(&mut kafka, &metadata_request(&[&alone]), 12)?;
+        let partition = answer.partitions.remove(0);
+        Ok((partition.leader_id < 0).then_some((answer.error_code, partition)))
+    })?;
+    assert_eq!(error(lost.0), ErrorCode::None, "of the topic");
+    let partition = lost.1;
+    assert_eq!(error(partition.error_code), ErrorCode::LeaderNotAvailable);
+    assert_eq!(partition.leader_id, -1);
+    assert_eq!(partition.offline_replicas, [before.leader_id]);
+    assert_eq!(partition.replica_nodes, [before.leader_id]);
+    let shrunk = kafka.partitions(&name)?.remove(0);
+    assert_eq!(shrunk.offline_replicas, [before.leader_id]);
+    assert_eq!(shrunk.replica_nodes, before.replica_nodes);
+    Ok(())
+}
+
+#[test]
+fn check_13_a_topic_made_again_is_taken_by_its_id() -> Result<()> {
+    let name = unique("again");
+    let replicas = replication()?;
+    let mut kafka = kafka();
+    create(&name, 1, replicas, &[])?;
+    await_topic(&mut kafka, &name, replicas.try_into()?)?;
+    let mut first = Topic::open(name.clone(), kafka)?;
+    first.append(batch(&["a", "b"]))?;
+    delete(&name)?;
+    await_absence(&name)?;
+    create(&name, 1, replicas, &[])?;
+    let mut kafka = crate::support::kafka();
+    await_topic(&mut kafka, &name, replicas.try_into()?)?;
+    let mut second = Topic::open(name, kafka)?;
+    // Nothing of the old one is left, whoever leads, and its id is not taken for the new one's.
+    assert_eq!(second.append(batch(&["c"]))?, 0);
+    let mut request = fetch_request("", 0);
+    request.topics[0].topic_id = first.id;
+    let response = second.leader.ask(&request, 16)?;
+    assert_eq!(
+        error(response.responses[0].partitions[0].error_code),
+        ErrorCode::UnknownTopicId
+    );
+    Ok(())
+}
+
+#[test]
+fn check_14_replicas_in_sync_and_offline_are_told() -> Result<()> {
+    let mut topic = Topic::with_partitions("replicas", 4, &[])?;
+    let all: Vec<i32> = brokers()?.into_iter().map(|(id, _)| id).collect();
+    for partition in topic.kafka.partitions(&topic.name)? {
+        assert_eq!(error(partition.error_code), ErrorCode::None);
+        ensure!(partition.replica_nodes.contains(&partition.leader_id));
+        ensure!(partition.replica_nodes.iter().all(|id| all.contains(id)));
+        let mut in_sync = partition.isr_nodes.clone();
+        let mut replicas = partition.replica_nodes.clone();
+        in_sync.sort_unstable();
+        replicas.sort_unstable();
+        assert_eq!(in_sync, replicas);
+        ensure!(partition.offline_replicas.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn check_15_minus_one_takes_the_brokers_defaults() -> Result<()> {
+    for version in [4, 7] {
+        let name = unique("defaults");
+        let created = try_create(plain(&name), false, version)?;
+        assert_eq!(
+            error(created.error_code),
+            ErrorCode::None,
+            "{:?}",
+            created.error_message
+        );
+        let mut kafka = kafka();
+        await_topic(&mut kafka, &name, replication()?.try_into()?)?;
+        assert_eq!(kafka.partitions(&name)?.len(), 3);
+        if version >= 7 {
+            ensure!(!created.topic_id.is_zero());
+            assert_eq!(
+                (created.num_partitions, created.replication_factor),
+                (3, replication()?)
+            );
+            let configs = created.configs.context("configurations")?;
+            let policy = configs.iter().find(|config| config.name == "cleanup.policy");
+            assert_eq!(policy.context("cleanup.policy")?.value.as_deref(), Some("delete"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn check_15_replicas_placed_by_hand_exclude_counts() -> Result<()> {
+    let ids: Vec<i32> = brokers()?.into_iter().map(|(id, _)| id).collect();
+    let (first, last) = (ids[0], ids[ids.len() - 1]);
+    let by_hand = |name: &str| CreatableTopic {
+        assignments: [vec![last], vec![first]]
+            .into_iter()
+            .zip(0..)
+            .map(|(broker_ids, partition_index)| CreatableReplicaAssignment {
+                partition_index,
+                broker_ids,
+            })
+            .collect(),
+        ..plain(name)
+    };
+    let name = unique("byhand");
+    assert_eq!(
+        error(try_create(by_hand(&name), false, 5)?.error_code),
+        ErrorCode::None
+    );
+    let mut kafka = kafka();
+    await_topic(&mut kafka, &name, 1)?;
+    let placed: Vec<_> = kafka
+        .partitions(&name)?
+        .into_iter()
+        .map(|p| p.replica_nodes)
+        .collect();
+    assert_eq!(placed, [vec![last], vec![first]]);
+
+    let name = unique("both");
+    for (partitions, replicas) in [(2, -1), (-1, 1), (2, 1)] {
+        let both = CreatableTopic {
+            num_partitions: partitions,
+            replication_factor: replicas,
+            ..by_hand(&name)
+        };
+        assert_eq!(
+            error(try_create(both, false, 5)?.error_code),
+            ErrorCode::InvalidRequest
+        );
+    }
+    let broken: [(Vec<(i32, Vec<i32>)>, ErrorCode); 5] = [
+        (vec![(1, vec![first])], ErrorCode::InvalidReplicaAssignment),
+        (
+            vec![(0, vec![first]), (2, vec![first])],
+            ErrorCode::InvalidReplicaAssignment,
+        ),
+        (vec![(0, vec![first, first])], ErrorCode::InvalidReplicaAssignment),
+        (vec![(0, vec![9999])], ErrorCode::InvalidReplicaAssignment),
+        (vec![(0, vec![])], ErrorCode::InvalidReplicaAssignment),
+    ];
+    for (placement, expect) in broken {
+        let assignments = placement
+            .iter()
+            .map(|(partition_index, ids)| CreatableReplicaAssignment {
+                partition_index: *partition_index,
+                broker_ids: ids.clone(),
+            });
+        let topic = CreatableTopic {
+            assignments: assignments.collect(),
+            ..plain(&name)
+        };
+        assert_eq!(
+            error(try_create(topic, false, 5)?.error_code),
+            expect,
+            "{placement:?}"
+        );
+    }
+    ensure!(!exists(&name)?, "it was created all the same");
+    Ok(())
+}
+
+#[test]
+fn check_15_what_is_only_validated_is_not_created() -> Result<()> {
+    let name = unique("validated");
+    let result = try_create(plain(&name), true, 7)?;
+    assert_eq!(error(result.error_code), ErrorCode::None);
+    ensure!(!exists(&name)?, "it was created");
+    let wrong = CreatableTopic {
+        configs: vec![config("nonsense", "1")],
+        ..plain(&name)
+    };
+    assert_eq!(
+        error(try_create(wrong, true, 7)?.error_code),
+        ErrorCode::InvalidConfig
+    );
+    Ok(())
+}
+
+#[test]
+fn check_15_refusals_have_their_codes_and_create_nothing() -> Result<()> {
+    let count = i16::try_from(brokers()?.len())?;
+    let name = unique("refused");
+    let cases = [
+        (
+            CreatableTopic {
+                replication_factor: count + 1,
+                ..plain(&name)
+            },
+            ErrorCode::InvalidReplicationFactor,
+        ),
+        (
+            CreatableTopic {
+                replication_factor: 0,
+                ..plain(&name)
+            },
+            ErrorCode::InvalidReplicationFactor,
+        ),
+        (
+            CreatableTopic {
+                num_partitions: 0,
+                ..plain(&name)
+            },
+            ErrorCode::InvalidPartitions,
+        ),
+        (
+            CreatableTopic {
+                configs: vec![config("no.such.config", "1")],
+                ..plain(&name)
+            },
+            ErrorCode::InvalidConfig,
+        ),
+        (
+            CreatableTopic {
+                configs: vec![config("retention.ms", "soon")],
+                ..plain(&name)
+            },
+            ErrorCode::InvalidConfig,
+        ),
+        (
+            CreatableTopic {
+                configs: vec![config("cleanup.policy", "burn")],
+                ..plain(&name)
+            },
+            ErrorCode::InvalidConfig,
+        ),
+    ];
+    for (topic, expect) in cases {
+        let said = format!("{topic:?}");
+        let result = try_create(topic, false, 7)?;
+        assert_eq!(error(result.error_code), expect, "{said}");
+        ensure!(result.error_message.is_some(), "with a message: {said}");
+        ensure!(result.topic_id.is_zero(), "an id: {said}");
+    }
+    ensure!(!exists(&name)?, "it was created all the same");
+    let topic = Topic::new("twice", &[])?;
+    assert_eq!(
+        error(try_create(plain(&topic.name), false, 7)?.error_code),
+        ErrorCode::TopicAlreadyExists
+    );
+    Ok(())
+}
+
+#[test]
+fn check_15_a_name_given_twice_is_an_invalid_request() -> Result<()> {
+    let (name, other) = (unique("double"), unique("single"));
+    let request = CreateTopicsRequest {
+        topics: vec![plain(&name), plain(&other), plain(&name)],
+        timeout_ms: 30_000,
+        ..Default::default()
+    };
+    let response = kafka().any(&request, 7)?;
+    let mut codes: Vec<(Str, ErrorCode)> = response
+        .topics
+        .iter()
+        .map(|t| (t.name.clone(), error(t.error_code)))
+        .collect();
+    codes.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected = [
+        (name.as_str().into(), ErrorCode::InvalidRequest),
+        (other.as_str().into(), ErrorCode::None),
+    ];
+    assert_eq!(codes, expected);
+    ensure!(!exists(&name)?, "one of the two was created");
+    Ok(())
+}
+
+#[test]
+fn check_15_partitions_can_be_added_and_not_taken_away() -> Result<()> {
+    let mut topic = Topic::with_partitions("grows", 2, &[])?;
+    let mut grow = |count: i32, validate_only: bool| -> Result<ErrorCode> {
+        let request = CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic {
+                name: topic.name.as_str().into(),
+                count,
+                assignments: None,
+            }],
+            timeout_ms: 30_000,
+            validate_only,
+        };
+        let response = topic.kafka.any(&request, 3)?;
+        Ok(error(response.results[0].error_code))
+    };
+    assert_eq!(grow(1, false)?, ErrorCode::InvalidPartitions, "fewer");
+    assert_eq!(grow(2, false)?, ErrorCode::InvalidPartitions, "as many");
+    assert_eq!(grow(5, true)?, ErrorCode::None, "validated");
+    assert_eq!(grow(4, false)?, ErrorCode::None);
+    wait::until_true("there are four", SOON, || {
+        Ok(topic.kafka.partitions(&topic.name)?.len() == 4)
+    })?;
+    await_topic(&mut topic.kafka, &topic.name, replication()?.try_into()?)
+}
+
+#[test]
+fn check_15_topics_are_deleted_by_name_and_by_id() -> Result<()> {
+    let (by_name, by_id) = (Topic::new("byname", &[])?, Topic::new("byid", &[])?);
+    let (unknown, strange) = (unique("nowhere"), TopicId([5; 16]));
+    let named = |name: &str| DeleteTopicState {
+        name: Some(name.into()),
+        topic_id: TopicId::default(),
+    };
+    let with_id = |topic_id: TopicId| DeleteTopicState { name: None, topic_id };
+    let request = DeleteTopicsRequest {
+        topics: vec![
+            named(&by_name.name),
+            with_id(by_id.id),
+            named(&unknown),
+            with_id(strange),
+        ],
+        timeout_ms: 30_000,
+        ..Default::default()
+    };
+    let response = kafka().any(&request, 6)?;
+    assert_eq!(response.responses.len(), 4);
+    for result in response.responses {
+        let name = result.name.as_deref().unwrap_or_default().to_owned();
+        let expect = if name == by_name.name || result.topic_id == by_id.id {
+            ErrorCode::None
+        } else if name == unknown {
+            ErrorCode::UnknownTopicOrPartition
+        } else {
+            ErrorCode::UnknownTopicId
+        };
+        assert_eq!(error(result.error_code), expect, "{name:?} {:?}", result.topic_id);
+    }
+    await_absence(&by_name.name)?;
+    await_absence(&by_id.name)
+}
+
+#[test]
+fn check_16_every_broker_soon_knows_of_creation_and_deletion() -> Result<()> {
+    let all = brokers()?;
+    let name = unique("spread");
+    let replicas = replication()?;
+    // Asked of one broker, shown by all.
+    create(&name, 2, replicas, &[])?;
+    let mut kafka = kafka();
+    for (_, address) in &all {
+        wait::until_true("the topic is shown", SOON, || {
+            let response = kafka.at(*address, &metadata_request(&[&name]), 12)?;
+            Ok(response.topics[0].error_code == 0 && response.topics[0].partitions.len() == 2)
+        })?;
+    }
+    await_topic(&mut kafka, &name, replicas.try_into()?)?;
+    delete(&name)?;
+    await_absence(&name)?;
+    for (_, address) in &all {
+        let listed = kafka.at(*address, &MetadataRequest::default(), 12)?;
+        ensure!(
+            listed.topics.iter().all(|t| t.name.as_deref() != Some(&*name)),
+            "it is still listed"
+        );
+        let mut connection = Connection::open(*address)?;
+        let answer = connection.ask(&produce_request(&name, 0, -1, batch(&["a"])), 9)?;
+        assert_eq!(
+            error(produced(answer)?.error_code),
+            ErrorCode::UnknownTopicOrPartition
+        );
+    }
+    Ok(())
+}
