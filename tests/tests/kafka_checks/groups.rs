@@ -328,7 +328,7 @@ fn check_38_a_join_waits_for_the_rebalance_timeout_and_no_longer() -> Result<()>
 fn check_38_a_member_without_heartbeats_is_removed_after_its_session() -> Result<()> {
     let group = Group::new("session")?;
     let mut silent = group.member()?;
-    silent.join.session_timeout_ms = 1_000;
+    silent.join.session_timeout_ms = 3_000;
     silent.join()?;
     silent.sync_alone()?;
     let mut b = group.member()?;
@@ -407,18 +407,30 @@ fn check_39_a_static_leader_comes_back_and_skips_the_assignment() -> Result<()> 
     Ok(())
 }
 
+/// Changed metadata alone does not: a client that finds that it wants other topics joins once more, under its id.
 #[test]
-fn check_39_changed_metadata_of_a_static_member_begins_a_rebalance() -> Result<()> {
+fn check_39_a_static_member_that_brings_other_protocols_begins_a_rebalance() -> Result<()> {
     let group = Group::new("changed")?;
     let mut old = static_member(&group, "only")?;
     old.join()?;
     old.sync_alone()?;
     let mut new = static_member(&group, "only")?;
     new.join.protocols = vec![protocol("range", b"other topics")];
+    assert_eq!(new.join()?.generation_id, old.generation, "other metadata");
+    assert_eq!(&new.sync(&[])?.assignment[..], b"assignment");
+    new.join.protocols = vec![protocol("range", b"yet other topics")];
     let joined = new.join()?;
-    assert_eq!(joined.generation_id, old.generation + 1);
-    assert_eq!(&joined.members[0].metadata[..], b"other topics");
+    assert_eq!(joined.generation_id, old.generation + 1, "under its id");
+    assert_eq!(&joined.members[0].metadata[..], b"yet other topics");
     assert_eq!(joined.members[0].group_instance_id.as_deref(), Some("only"));
+    new.sync_alone()?;
+
+    let mut third = static_member(&group, "only")?;
+    third.join.protocols = vec![protocol("sticky", b"other topics"), protocol("range", b"")];
+    let joined = third.join()?;
+    assert_eq!(joined.generation_id, new.generation + 1, "another protocol");
+    assert_eq!(joined.protocol_name.as_deref(), Some("sticky"));
+    assert_eq!(&joined.members[0].metadata[..], b"other topics");
     Ok(())
 }
 

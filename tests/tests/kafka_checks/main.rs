@@ -11,6 +11,7 @@
     reason = "suites measure real time against real processes"
 )]
 
+mod configs;
 mod connection;
 mod fetch;
 mod groups;

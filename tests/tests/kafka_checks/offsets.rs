@@ -185,7 +185,7 @@ fn check_41_null_topics_are_all_that_the_group_has() -> Result<()> {
     let mut commit = commit_request(&group.id, &two.name, 2);
     commit.topics[0].partitions[0].partition_index = 1;
     assert_eq!(committed(&mut connection, &commit, 8)?, ErrorCode::None);
-    let mut expected = vec![(one.name.clone(), 0, 1), (two.name.clone(), 1, 2)];
+    let mut expected = vec![(one.name, 0, 1), (two.name, 1, 2)];
     expected.sort();
     for version in [2, 5, 7] {
         let request = OffsetFetchRequest {
@@ -510,6 +510,11 @@ fn check_44_a_coordinator_that_moves_has_every_position_or_says_that_it_loads() 
         Ok(kafka.commit(&group, &topic, &[(0, 42)]).is_ok())
     })?;
     for round in 0..2 {
+        // A coordinator without copies could not move.
+        wait::until_true("every copy is in sync", 60, || {
+            let partitions = kafka.partitions("__consumer_offsets")?;
+            Ok(partitions.iter().all(|p| p.isr_nodes.len() == 3))
+        })?;
         let old = kafka.coordinator(&group)?;
         let daemon = cluster.daemons.iter_mut().find(|daemon| daemon.kafka == old);
         daemon.context("the coordinator")?.kill();

@@ -300,7 +300,10 @@ fn check_21_fewer_in_sync_replicas_than_asked_for_are_not_enough() -> Result<()>
     // Whoever does not ask for all is served, with the offset after what was appended: not that of what was refused.
     let request = produce_request(&topic.name, 0, 1, batch(&["c"]));
     let answer = produced(topic.leader.ask(&request, 9)?)?;
-    assert_eq!((error(answer.error_code), answer.base_offset), (ErrorCode::None, appended));
+    assert_eq!(
+        (error(answer.error_code), answer.base_offset),
+        (ErrorCode::None, appended)
+    );
     cluster.start_all()?;
     wait::until_true("the set is whole again", 60, || {
         Ok(topic.kafka.partitions(&topic.name)?[0].isr_nodes.len() == 3)

@@ -324,11 +324,6 @@ impl Group {
         }
         let new_id = std::mem::take(&mut join.fresh_id);
         let was_leader = self.leader.as_ref() == Some(&old_id);
-        let unchanged = {
-            let protocol = self.protocol.as_deref().unwrap_or_default();
-            let offered = join.protocols.iter().find(|(name, _)| name == protocol);
-            offered.is_some_and(|(_, metadata)| *metadata == member.metadata(protocol))
-        };
         member.id.clone_from(&new_id);
         self.members.insert(new_id.clone(), member);
         if was_leader {
@@ -337,7 +332,8 @@ impl Group {
         let (token, knows_skip) = (join.token, join.knows_skip_assignment);
         join.member_id.clone_from(&new_id);
         self.update(join, now, out);
-        if self.state != GroupState::Stable || !unchanged || self.elect_protocol() != self.protocol {
+        // Changed metadata alone begins no rebalance: a client that now wants other topics asks for one itself (KIP-814).
+        if self.state != GroupState::Stable || self.elect_protocol() != self.protocol {
             self.rebalance(config, now, wall_ms, out);
             return;
         }

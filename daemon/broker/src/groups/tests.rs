@@ -498,7 +498,7 @@ fn a_static_member_returns_without_a_rebalance_under_a_new_id() {
 }
 
 #[test]
-fn a_static_member_with_another_subscription_causes_a_rebalance() {
+fn a_static_member_with_other_protocols_causes_a_rebalance_and_with_another_subscription_none() {
     let mut lab = Lab::new();
     let mut join = lab.request("");
     join.instance_id = Some("i".into());
@@ -510,6 +510,12 @@ fn a_static_member_with_another_subscription_causes_a_rebalance() {
     let mut join = lab.request("");
     join.instance_id = Some("i".into());
     join.protocols[0].1 = Bytes::from_static(b"other topics");
+    let token = lab.send(join);
+    lab.store(Ok(()));
+    assert_eq!(lab.joined(token).unwrap().generation, 1);
+    let mut join = lab.request("");
+    join.instance_id = Some("i".into());
+    join.protocols.insert(0, ("sticky".into(), Bytes::new()));
     let token = lab.send(join);
     assert_eq!(lab.joined(token).unwrap().generation, 2);
 }
