@@ -94,6 +94,13 @@ pub enum Command {
         /// Topic and partition.
         partitions: Vec<(TopicId, i32)>,
     },
+    /// Moves replicas (KIP-455).
+    Reassign {
+        /// One per partition.
+        moves: Vec<Move>,
+        /// Whether a move may change how many replicas a partition has (KIP-860).
+        resize: bool,
+    },
     /// Changes configuration.
     AlterConfigs {
         /// Whose.
@@ -257,6 +264,17 @@ pub struct IsrChange {
     pub isr: Vec<(NodeId, i64)>,
 }
 
+/// Where the replicas of a partition shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: i32,
+    /// The daemons, the preferred leader first; `None` takes a move back that is under way.
+    pub replicas: Option<Vec<NodeId>>,
+}
+
 /// By which rule [`Command::Elect`] elects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -337,6 +355,8 @@ pub enum Outcome {
     IsrChanged(Vec<Result<IsrState, MetaError>>),
     /// Per partition, in order: the leader that it has now, or why not.
     Elected(Vec<Result<NodeId, MetaError>>),
+    /// Per move, in order: begun, done or taken back, or why not.
+    Reassigned(Vec<Result<(), MetaError>>),
     /// Per lineage entry, in order: the partition's leader epoch now, or why not.
     Lineage(Vec<Result<i32, MetaError>>),
     /// The flow as it stands now.
@@ -418,6 +438,9 @@ pub enum MetaError {
     /// No active replica may lead.
     #[error("no replica may lead the partition now")]
     NoEligibleLeader,
+    /// There is no move of replicas that could be taken back.
+    #[error("no reassignment is in progress")]
+    NoReassignment,
     /// The leader asked for leads already.
     #[error("no election is needed")]
     ElectionNotNeeded,

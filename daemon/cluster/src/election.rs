@@ -30,6 +30,13 @@ impl<'a> Rules<'a> {
         self.image.min_isr(self.topic, partition, partition.leader)
     }
 
+    /// As [`Self::min_isr`], once the partition has `replicas` replicas.
+    fn min_isr_of(&self, partition: &Partition, replicas: usize) -> usize {
+        self.image
+            .min_isr_configured(self.topic, partition.leader)
+            .clamp(1, replicas.max(1))
+    }
+
     fn unclean_allowed(&self, node: NodeId) -> bool {
         let value = self
             .image
@@ -47,10 +54,14 @@ pub(crate) enum Cause {
     LeaderRegistered,
     /// An operator accepts the loss of committed records.
     UncleanByChoice,
+    /// A replica was taken away: a new epoch even under the same leader, for what it knows of that replica's log must not
+    /// count for an empty one that may come back under the same name.
+    ReplicaDropped,
 }
 
 /// Makes `next` hold the invariants again, electing if it must, and counts both epochs up from `before`.
 pub(crate) fn settle(before: &Partition, next: &mut Partition, rules: &Rules<'_>, cause: Cause) {
+    let dropped = complete(next, rules) || cause == Cause::ReplicaDropped;
     let stands = next
         .leader
         .is_some_and(|leader| next.isr.contains(&leader) && rules.may_lead(next, leader));
@@ -62,12 +73,52 @@ pub(crate) fn settle(before: &Partition, next: &mut Partition, rules: &Rules<'_>
     if next.leader.is_some() && next.isr.len() >= rules.min_isr(next) {
         next.eligible.clear();
     }
-    if next.leader != before.leader || cause == Cause::LeaderRegistered {
+    if next.leader != before.leader || cause == Cause::LeaderRegistered || dropped {
         next.leader_epoch = before.leader_epoch.max(next.leader_epoch) + 1;
     }
     if next != before {
         next.partition_epoch = before.partition_epoch + 1;
     }
+}
+
+/// Ends a move whose new replicas are all in sync; answers whether replicas were dropped by that.
+///
+/// It waits for a member of the target that may lead, and does not take a set that is large enough for the high watermark
+/// to move below that size: the replicas that are to go serve until others do.
+fn complete(partition: &mut Partition, rules: &Rules<'_>) -> bool {
+    let Some(moving) = &partition.reassignment else {
+        return false;
+    };
+    let target = moving.target.clone();
+    let stay: Vec<NodeId> = target
+        .iter()
+        .copied()
+        .filter(|node| partition.isr.contains(node))
+        .collect();
+    let arrived = moving.adding().all(|node| stay.contains(&node));
+    let enough = stay.len() == partition.isr.len() || stay.len() >= rules.min_isr_of(partition, target.len());
+    let leads = stay.iter().any(|&node| rules.may_lead(partition, node));
+    if !(arrived && enough && leads) {
+        return false;
+    }
+    let drops = partition.replicas.len() > target.len();
+    partition.reassignment = None;
+    keep_replicas(partition, target);
+    drops
+}
+
+/// Makes `replicas` the partition's, and forgets what the sets say of others.
+pub(crate) fn keep_replicas(partition: &mut Partition, replicas: Vec<NodeId>) {
+    let stays = |node: &NodeId| replicas.contains(node);
+    partition.isr = replicas
+        .iter()
+        .copied()
+        .filter(|node| partition.isr.contains(node))
+        .collect();
+    partition.eligible.retain(stays);
+    partition.suspect.retain(stays);
+    partition.failed.retain(stays);
+    partition.replicas = replicas;
 }
 
 /// Takes `node` out of the in-sync set, unless it is the last member. A replica that leaves while the set is (or falls)

@@ -140,8 +140,11 @@ pub enum MirrorState {
 /// A partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// Its assigned daemons, the preferred leader first.
+    /// Its daemons, the preferred leader first. While replicas are moved: those of the target, then those that are to go.
     pub replicas: Vec<NodeId>,
+    /// The move of its replicas that is under way.
+    #[serde(default)]
+    pub reassignment: Option<Reassignment>,
     /// The in-sync set, in the order of `replicas`. Never empty.
     pub isr: Vec<NodeId>,
     /// Replicas outside the in-sync set that hold every record acknowledged with acks=all (KIP-966).
@@ -161,6 +164,23 @@ pub struct Partition {
     pub lineage: Vec<Lineage>,
     /// Where mirroring ended, once failed over.
     pub cut: Option<Cut>,
+}
+
+/// A move of a partition's replicas that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reassignment {
+    /// The replicas before it, to which it can be taken back.
+    pub original: Vec<NodeId>,
+    /// The replicas that the partition shall have.
+    pub target: Vec<NodeId>,
+}
+
+impl Reassignment {
+    /// The replicas that come.
+    pub fn adding(&self) -> impl Iterator<Item = NodeId> {
+        let new = |node: &NodeId| !self.original.contains(node);
+        self.target.iter().copied().filter(new)
+    }
 }
 
 /// Where a failed-over partition changed from mirrored to own records.
@@ -259,9 +279,16 @@ impl Image {
     /// How many in-sync replicas the high watermark of `partition` needs to move under `leader`: its
     /// `min.insync.replicas`, never more than there are replicas.
     pub fn min_isr(&self, topic: &Topic, partition: &Partition, leader: Option<NodeId>) -> usize {
+        self.min_isr_configured(topic, leader)
+            .clamp(1, partition.steady_replicas())
+    }
+
+    /// `min.insync.replicas` of `topic` under `leader`, whatever the number of replicas.
+    pub(crate) fn min_isr_configured(&self, topic: &Topic, leader: Option<NodeId>) -> usize {
         let configured = self.topic_config(topic, "min.insync.replicas", leader);
-        let configured = configured.and_then(|value| value.trim().parse::<usize>().ok());
-        configured.unwrap_or(1).clamp(1, partition.replicas.len().max(1))
+        configured
+            .and_then(|value| value.trim().parse::<usize>().ok())
+            .unwrap_or(1)
     }
 
     /// Whether the daemon `node` flushes every append to `topic` before it acknowledges it.
@@ -309,6 +336,11 @@ impl Image {
                 return Err("a set names a member twice");
             }
         }
+        if let Some(moving) = &partition.reassignment
+            && !partition.replicas.starts_with(&moving.target)
+        {
+            return Err("the target of a move does not come first among the replicas");
+        }
         if partition.eligible.iter().any(|node| partition.isr.contains(node)) {
             return Err("eligible and in-sync sets overlap");
         }
@@ -353,6 +385,40 @@ impl Topic {
 }
 
 impl Partition {
+    /// How many replicas it is to have: while they are moved, afterwards.
+    pub fn replication_factor(&self) -> usize {
+        match &self.reassignment {
+            Some(moving) => moving.target.len(),
+            None => self.replicas.len(),
+        }
+    }
+
+    /// The least number of replicas that it has before, while and after they are moved; at least 1. No more than these
+    /// can be asked to be in sync.
+    pub fn steady_replicas(&self) -> usize {
+        let replicas = match &self.reassignment {
+            Some(moving) => moving.original.len().min(moving.target.len()),
+            None => self.replicas.len(),
+        };
+        replicas.max(1)
+    }
+
+    /// The replicas that come, while they are moved.
+    pub fn adding(&self) -> Vec<NodeId> {
+        self.reassignment
+            .as_ref()
+            .map_or_else(Vec::new, |moving| moving.adding().collect())
+    }
+
+    /// The replicas that are to go, while they are moved.
+    pub fn removing(&self) -> Vec<NodeId> {
+        let Some(moving) = &self.reassignment else {
+            return Vec::new();
+        };
+        let going = |node: &NodeId| !moving.target.contains(node);
+        self.replicas.iter().copied().filter(going).collect()
+    }
+
     /// The source epoch that the newest mirrored records came from.
     pub fn source_epoch(&self) -> Option<i32> {
         self.lineage.last().map(|lineage| lineage.source_epoch)

@@ -33,7 +33,7 @@ pub(crate) struct Replicas {
     /// Logs recovered at start whose topics the image has not shown yet.
     recovered: Mutex<HashMap<Key, Arc<Log>>>,
     /// What the run before left.
-    hints: Checkpoints,
+    hints: Mutex<Checkpoints>,
     /// The topics as last reconciled, with the index that changed the configuration around them.
     seen: Mutex<Seen>,
 }
@@ -75,7 +75,7 @@ impl Replicas {
             defaults,
             copies: RwLock::default(),
             recovered: Mutex::default(),
-            hints,
+            hints: Mutex::new(hints),
             seen: Mutex::default(),
         }
     }
@@ -92,7 +92,7 @@ impl Replicas {
 
     /// Whether the run before ended in order.
     pub(crate) fn stopped_cleanly(&self) -> bool {
-        self.hints.clean
+        self.hints.lock().clean
     }
 
     /// Opens every log of the data directory, cutting torn tails.
@@ -121,7 +121,8 @@ impl Replicas {
 
     fn open(&self, key: Key, config: LogConfig) -> Result<(Arc<Log>, Recovered), OpenError> {
         let dir = self.data_dir.partition_dir(key.0, key.1);
-        let (log, recovered) = Log::open(&dir, config, self.hints.hint(key.0, key.1), &self.env)?;
+        let hint = self.hints.lock().hint(key.0, key.1);
+        let (log, recovered) = Log::open(&dir, config, hint, &self.env)?;
         Ok((Arc::new(log), recovered))
     }
 
@@ -135,6 +136,8 @@ impl Replicas {
     }
 
     fn remove(&self, key: Key) {
+        // Should the replica come back, it begins anew.
+        self.hints.lock().partitions.remove(&key);
         if let Err(error) = self.data_dir.remove_partition(key.0, key.1) {
             tracing::error!(topic = %key.0, partition = key.1, %error, "cannot delete a replica's files");
         }
@@ -166,17 +169,22 @@ impl Replicas {
             }
             self.reconcile_topic(image, topic, registered, &mut touched);
         }
-        let gone: Vec<Key> = {
+        let gone: Vec<(Key, &str)> = {
             let copies = self.copies.read();
-            copies
-                .keys()
-                .filter(|key| !image.topics.contains_key(&key.0))
-                .copied()
-                .collect()
+            let judge = |key: &Key| match image.topic_by_id(key.0) {
+                None => Some((*key, "the topic is deleted")),
+                // An image from before this daemon's registration may be older than what brought the replica here.
+                Some(topic) if registered && !self.is_replica(topic, key.1) => {
+                    Some((*key, "the replica was moved away"))
+                }
+                Some(_) => None,
+            };
+            copies.keys().filter_map(judge).collect()
         };
-        for key in &gone {
-            self.delete(*key);
+        for (key, reason) in &gone {
+            self.delete(*key, reason);
         }
+        let gone = gone.into_iter().map(|(key, _)| key).collect();
         if registered {
             self.judge_leftovers(image);
         }
@@ -240,6 +248,7 @@ impl Replicas {
         };
         let high_watermark = self
             .hints
+            .lock()
             .partitions
             .get(&key)
             .map_or(0, |hint| hint.high_watermark);
@@ -255,24 +264,32 @@ impl Replicas {
         ))
     }
 
-    fn delete(&self, key: Key) {
+    /// Whether the image has a replica of this partition on this daemon.
+    fn is_replica(&self, topic: &Topic, partition: i32) -> bool {
+        topic
+            .partition(partition)
+            .is_some_and(|partition| partition.replicas.contains(&self.own))
+    }
+
+    fn delete(&self, key: Key, reason: &str) {
         let Some(replica) = self.copies.write().remove(&key) else {
             return;
         };
-        tracing::info!(topic = %replica.topic_name, partition = key.1, "deleting a replica");
-        replica.deleted();
+        tracing::info!(topic = %replica.topic_name, partition = key.1, reason, "deleting a replica");
+        replica.deleted(reason);
         self.remove(key);
     }
 
-    /// Recovered logs of topics that the image does not have: deleted while this daemon was away, or unknown.
+    /// Recovered logs of partitions that have no replica here: deleted or moved while this daemon was away, or unknown.
     fn judge_leftovers(&self, image: &Image) {
         let leftovers = std::mem::take(&mut *self.recovered.lock());
         for (key, log) in leftovers {
-            if image.topics.contains_key(&key.0) {
+            let known = image.topic_by_id(key.0);
+            if known.is_some_and(|topic| self.is_replica(topic, key.1)) {
                 continue;
             }
             log.discard();
-            if image.tombstones.contains_key(&key.0) {
+            if known.is_some() || image.tombstones.contains_key(&key.0) {
                 self.remove(key);
             } else {
                 self.set_aside(key);
@@ -309,9 +326,8 @@ impl Replicas {
         };
         for key in self.recovered.lock().keys() {
             // Not shown by an image yet: as it was.
-            checkpoints
-                .partitions
-                .insert(*key, self.hints.partitions.get(key).copied().unwrap_or_default());
+            let hint = self.hints.lock().partitions.get(key).copied();
+            checkpoints.partitions.insert(*key, hint.unwrap_or_default());
         }
         let replicas = self.all();
         for replica in &replicas {

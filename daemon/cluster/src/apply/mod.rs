@@ -8,6 +8,7 @@ mod configs;
 mod daemons;
 mod flows;
 mod partitions;
+mod reassignment;
 mod topics;
 
 #[cfg(test)]
@@ -96,6 +97,7 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
             replicas,
         } => partitions::restored(image, *node, *daemon_epoch, replicas),
         Command::Elect { kind, partitions } => partitions::elect(image, *kind, partitions),
+        Command::Reassign { moves, resize } => reassignment::reassign(image, moves, *resize),
         Command::AlterConfigs {
             resource,
             replace,

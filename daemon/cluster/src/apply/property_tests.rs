@@ -1,8 +1,8 @@
 //! Random histories: the rules against a model of the logs that they protect.
 //!
 //! The model has one partition on three or four daemons. Leaders append, followers copy (cutting what diverges first),
-//! the high watermark moves by the rule of the data half, daemons are fenced, restarted, robbed of their page cache. In
-//! every history: one leader per epoch, epochs never fall, the image keeps its invariants, and a leader that was elected
+//! the high watermark moves by the rule of the data half, daemons are fenced, restarted, robbed of their page cache,
+//! replicas are moved (and those that are dropped deleted at once). In every history: one leader per epoch, epochs never fall, the image keeps its invariants, and a leader that was elected
 //! cleanly has every committed record.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 
 use super::{Position, apply};
-use crate::command::{Command, CreateTopic, IsrChange, Registration};
+use crate::command::{Command, CreateTopic, IsrChange, Move, Registration};
 use crate::image::{DaemonState, Image, Partition};
 
 const TOPIC: TopicId = TopicId([7; 16]);
@@ -32,10 +32,15 @@ enum Event {
     Fail(NodeId),
     MinIsr(u8),
     RestorePreferred,
+    /// The replicas shall be on these daemons.
+    Move(Vec<NodeId>),
+    CancelMove,
 }
 
 fn event(daemons: NodeId) -> impl Strategy<Value = Event> {
     let node = 1..=daemons;
+    let all: Vec<NodeId> = node.clone().collect();
+    let some = proptest::sample::subsequence(all.clone(), 1..=all.len()).prop_shuffle();
     prop_oneof![
         4 => Just(Event::Append),
         6 => node.clone().prop_map(Event::Copy),
@@ -49,6 +54,8 @@ fn event(daemons: NodeId) -> impl Strategy<Value = Event> {
         1 => node.prop_map(Event::Fail),
         1 => (1u8..4).prop_map(Event::MinIsr),
         1 => Just(Event::RestorePreferred),
+        2 => some.prop_map(Event::Move),
+        1 => Just(Event::CancelMove),
     ]
 }
 
@@ -99,6 +106,16 @@ impl Model {
         assert_eq!(image.check(), Ok(()), "after {command:?}");
         self.image = image;
         if let (Some(before), Some(after)) = (before, self.image.partition(TOPIC, 0)) {
+            for (node, log) in &mut self.logs {
+                if !after.replicas.contains(node) {
+                    log.clear();
+                }
+            }
+            let dropped = before.replicas.iter().any(|node| !after.replicas.contains(node));
+            assert!(
+                !dropped || after.leader_epoch > before.leader_epoch,
+                "a drop ends the epoch"
+            );
             assert!(after.leader_epoch >= before.leader_epoch);
             assert!(after.partition_epoch >= before.partition_epoch);
             assert!(after == &before || after.partition_epoch > before.partition_epoch);
@@ -198,7 +215,8 @@ impl Model {
                 }
             }
             Event::Copy(node) => {
-                if let Some(leader) = leader.filter(|_| self.image.is_active(node)) {
+                let copies = self.image.is_active(node) && self.partition().replicas.contains(&node);
+                if let Some(leader) = leader.filter(|_| copies) {
                     let log = self.logs[&leader].clone();
                     self.logs.insert(node, log);
                 }
@@ -256,12 +274,25 @@ impl Model {
                     changes: BTreeMap::from([("min.insync.replicas".to_owned(), change)]),
                 });
             }
+            Event::Move(ref target) => self.reassign(Some(target.clone())),
+            Event::CancelMove => self.reassign(None),
             Event::RestorePreferred => self.propose(&Command::Elect {
                 kind: crate::command::ElectionKind::Preferred,
                 partitions: vec![(TOPIC, 0)],
             }),
         }
         self.advance();
+    }
+
+    fn reassign(&mut self, replicas: Option<Vec<NodeId>>) {
+        self.propose(&Command::Reassign {
+            moves: vec![Move {
+                topic: TOPIC,
+                partition: 0,
+                replicas,
+            }],
+            resize: true,
+        });
     }
 
     /// Between the loss and the registration nobody may take the daemon for a leader: the registration is what tells.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tradewind_wire::ids::{NodeId, TopicId};
 
+use super::reassignment::MAX_REPLICAS;
 use super::{Position, topic};
 use crate::command::{CreateTopic, GrowTopic, MetaError, Outcome};
 use crate::config;
@@ -19,9 +20,6 @@ const MAX_PARTITIONS: i32 = 10_000;
 
 /// How many deleted topics are remembered.
 const MAX_TOMBSTONES: usize = 1_000;
-
-/// How many replicas a partition may have.
-const MAX_REPLICAS: usize = 100;
 
 /// Creates a topic.
 pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> Result<Outcome, MetaError> {
@@ -111,10 +109,7 @@ pub(super) fn grow(image: &mut Image, at: Position, grow: &GrowTopic) -> Result<
         };
         return Err(MetaError::InvalidPartitions(what));
     }
-    let factor = topic
-        .partitions
-        .first()
-        .map_or(1, |partition| partition.replicas.len());
+    let factor = topic.partitions.first().map_or(1, Partition::replication_factor);
     let new = match &grow.assignment {
         Some(assignment) if assignment.len() != count - have => {
             return Err(MetaError::InvalidAssignment(format!(
@@ -293,6 +288,6 @@ fn described(topic: &Topic) -> Outcome {
         replication_factor: topic
             .partitions
             .first()
-            .map_or(0, |partition| partition.replicas.len() as i16),
+            .map_or(0, |partition| partition.replication_factor() as i16),
     }
 }

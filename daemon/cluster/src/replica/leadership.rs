@@ -21,7 +21,6 @@ pub(crate) struct Leadership {
     /// This daemon.
     own: NodeId,
     own_ack: i64,
-    replication_factor: usize,
     min_in_sync: usize,
     /// The committed in-sync set and the partition epoch that it belongs to.
     in_sync: Vec<NodeId>,
@@ -51,7 +50,10 @@ pub(crate) struct Assignment<'a> {
     pub(crate) replicas: &'a [NodeId],
     pub(crate) in_sync: &'a [NodeId],
     pub(crate) partition_epoch: i32,
+    /// As configured.
     pub(crate) min_in_sync: usize,
+    /// No more can be asked to be in sync.
+    pub(crate) steady_replicas: usize,
 }
 
 impl Leadership {
@@ -70,7 +72,6 @@ impl Leadership {
             epoch_start: end,
             own,
             own_ack,
-            replication_factor: 0,
             min_in_sync: 1,
             in_sync: Vec::new(),
             partition_epoch: i32::MIN,
@@ -84,8 +85,7 @@ impl Leadership {
 
     /// Takes over what the image says within the same leader epoch. A changed partition epoch resolves any proposal.
     pub(crate) fn assign(&mut self, assignment: &Assignment<'_>, now_ms: i64) {
-        self.replication_factor = assignment.replicas.len();
-        self.min_in_sync = assignment.min_in_sync.clamp(1, self.replication_factor.max(1));
+        self.min_in_sync = assignment.min_in_sync.clamp(1, assignment.steady_replicas.max(1));
         if assignment.partition_epoch != self.partition_epoch {
             self.partition_epoch = assignment.partition_epoch;
             self.in_sync = assignment.in_sync.to_vec();
@@ -256,6 +256,7 @@ mod tests {
             in_sync,
             partition_epoch,
             min_in_sync: 2,
+            steady_replicas: 3,
         }
     }
 

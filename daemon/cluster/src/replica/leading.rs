@@ -52,6 +52,11 @@ impl Replica {
         if let Role::Leader(leadership) = &mut state.role
             && leadership.epoch == epoch
         {
+            // A replica that is being added may know of it before its leader does. What it acknowledged until then would
+            // count for nothing, and an idle partition has nothing to acknowledge later: it asks again.
+            if leadership.follower(node).is_none() {
+                return Err(ReplicaError::UnknownEpoch { current: epoch });
+            }
             leadership.session_opened(node, daemon_epoch);
         }
         Ok(view)

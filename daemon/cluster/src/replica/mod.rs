@@ -378,6 +378,7 @@ impl Replica {
             in_sync: &partition.isr,
             partition_epoch: partition.partition_epoch,
             min_in_sync: settings.min_in_sync,
+            steady_replicas: partition.steady_replicas(),
         };
         let now_ms = self.context.clock.now_ms();
         match (&mut state.role, lead) {
@@ -454,12 +455,12 @@ impl Replica {
         self.changed();
     }
 
-    /// The topic is deleted: everyone who waits is sent away.
-    pub(crate) fn deleted(&self) {
+    /// The copy here is to be deleted, because of `reason`: everyone who waits is sent away.
+    pub(crate) fn deleted(&self, reason: &str) {
         let mut state = self.state.lock();
         state.role = Role::Follower { leader: None };
         state.leader_epoch = i32::MAX;
-        state.failure = Some("the topic is deleted".to_owned());
+        state.failure = Some(reason.to_owned());
         state.commits.fail();
         self.log.discard();
         drop(state);

@@ -1,6 +1,7 @@
 //! The rules one by one, each on a small image: daemons and in-sync sets here, topics and flows beside.
 
 mod flows;
+mod moves;
 mod topics;
 
 use std::collections::BTreeMap;
