@@ -200,6 +200,8 @@ impl Cluster {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
+        let (name, handler) = crate::quorum::answer(inner.metadata.clone());
+        inner.calls.register(name, handler);
         inner.spawn_start_tasks(options.replica_lag_max, options.retention_check);
         Ok(Self { inner })
     }

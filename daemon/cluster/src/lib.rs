@@ -30,6 +30,7 @@ mod peers;
 mod placement;
 #[cfg(test)]
 mod quic_tests;
+mod quorum;
 mod raft;
 pub mod replica;
 mod replicas;
@@ -41,3 +42,4 @@ mod test_net;
 pub use calls::{CallError, CallHandler};
 pub use cleaner::CleanerOptions;
 pub use cluster::{Cluster, ClusterError, ClusterOptions, KafkaStreams};
+pub use quorum::{Quorum, QuorumMember};

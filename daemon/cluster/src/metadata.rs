@@ -17,6 +17,7 @@ use tradewind_wire::mesh::Conversation;
 use crate::command::{Command, MetaError, Outcome, Registration};
 use crate::image::{DaemonState, Image};
 use crate::link::{Link, Peers};
+use crate::quorum::Quorum;
 
 /// This daemon's part of the cluster's metadata. Cheap to clone.
 #[derive(Clone)]
@@ -103,6 +104,13 @@ impl Metadata {
             .await
             .map_err(|_| RegisterError::Stopped)?;
         answer.await.map_err(|_| RegisterError::Stopped)?
+    }
+
+    /// The Raft group as this daemon sees it.
+    pub(crate) async fn quorum(&self) -> Result<Quorum, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Quorum { reply }).await?;
+        answer.await.map_err(|_| ProposeError::Stopped)
     }
 
     /// Takes over an accepted stream of the conversation [`Conversation::Raft`] or [`Conversation::Control`] from
@@ -297,8 +305,13 @@ pub(crate) enum Ask {
         node: NodeId,
         link: Link,
     },
+    Quorum {
+        reply: oneshot::Sender<Quorum>,
+    },
     #[cfg(test)]
-    Compact { reply: oneshot::Sender<()> },
+    Compact {
+        reply: oneshot::Sender<()>,
+    },
     Stop {
         hand_over: bool,
         timeout: Duration,

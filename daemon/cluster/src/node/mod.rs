@@ -257,6 +257,9 @@ async fn serve_asks(core: &Arc<Core>, mut asked: mpsc::Receiver<Ask>) -> Option<
             } => {
                 tokio::spawn(core.serve(conversation, node, link));
             }
+            Ask::Quorum { reply } => {
+                let _ = reply.send(core.group.quorum());
+            }
             #[cfg(test)]
             Ask::Compact { reply } => {
                 tokio::spawn(async move {

@@ -36,6 +36,7 @@ pub(crate) use self::types::{Origin, Proposal, decode, encode};
 use crate::image::Image;
 use crate::link::{Link, LinkError};
 use crate::metadata::{StartError, Timing};
+use crate::quorum::{Quorum, QuorumMember};
 use crate::rpc::{self, Caller, Dialer};
 
 /// After how many entries the state is written down and the log before it removed.
@@ -194,6 +195,31 @@ impl Group {
                 .collect(),
             voters: metrics.membership_config.voter_ids().count(),
             fatal: metrics.running_state.err().map(|error| error.to_string()),
+        }
+    }
+
+    /// The group with the ends of all logs, as far as this daemon knows them.
+    pub(crate) fn quorum(&self) -> Quorum {
+        let metrics = self.raft.metrics().borrow().clone();
+        let end_of = |id: &u64| match &metrics.replication {
+            _ if *id == metrics.id => metrics.last_log_index.map(|index| index + 1),
+            Some(known) => known
+                .get(id)
+                .map(|matching| matching.map_or(0, |at| at.index + 1)),
+            None => None,
+        };
+        let member = |id: &u64| QuorumMember {
+            node: node_id(*id),
+            end: end_of(id),
+        };
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let all: BTreeSet<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();
+        Quorum {
+            leader: metrics.current_leader.map(node_id),
+            reign: reign(metrics.vote.leader_id()),
+            committed_end: metrics.last_applied.map_or(0, |id| id.index + 1),
+            voters: voters.iter().map(member).collect(),
+            learners: all.difference(&voters).map(member).collect(),
         }
     }
 
