@@ -38,6 +38,10 @@ pub struct BrokerConfig {
     pub default_replication_factor: i16,
     /// `offsets.topic.num.partitions`. Never changes in the life of a cluster.
     pub offsets_partitions: i32,
+    /// `connections.max.idle.ms`, as the program keeps it; only told.
+    pub max_idle: Duration,
+    /// `socket.request.max.bytes`, as the program keeps it; only told.
+    pub max_request_bytes: usize,
 }
 
 impl Default for BrokerConfig {
@@ -48,6 +52,8 @@ impl Default for BrokerConfig {
             num_partitions: 3,
             default_replication_factor: 3,
             offsets_partitions: 50,
+            max_idle: Duration::from_secs(600),
+            max_request_bytes: 100 << 20,
         }
     }
 }

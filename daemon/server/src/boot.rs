@@ -304,7 +304,12 @@ impl Daemon {
         facts: &Facts,
     ) -> Result<Self, BootError> {
         let connections = room(settings);
-        let broker = Broker::new(cluster.clone(), BrokerConfig::from_file(&cluster));
+        let broker_config = BrokerConfig {
+            max_idle: settings.idle_timeout,
+            max_request_bytes: settings.max_request_bytes,
+            ..BrokerConfig::from_file(&cluster)
+        };
+        let broker = Broker::new(cluster.clone(), broker_config);
         tokio::select! {
             joined = cluster.join() => drop(joined.map_err(cluster_failed)?),
             reason = fatal(&cluster) => return Err(BootError::Failed(reason)),

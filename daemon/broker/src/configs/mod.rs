@@ -233,6 +233,12 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
         ),
         ("broker.rack", rack, Kind::String, "This daemon's failure domain."),
         (
+            "connections.max.idle.ms",
+            Some(config.max_idle.as_millis().to_string()),
+            Kind::Long,
+            "After what time without a request a connection is closed.",
+        ),
+        (
             "default.replication.factor",
             Some(config.default_replication_factor.to_string()),
             Kind::Int,
@@ -291,6 +297,12 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
             Some(of_file("replica.lag.time.max.ms", "30000")),
             Kind::Long,
             "After what time a replica that lags leaves the in-sync set.",
+        ),
+        (
+            "socket.request.max.bytes",
+            Some(config.max_request_bytes.to_string()),
+            Kind::Int,
+            "The largest request.",
         ),
     ];
     let of_this_daemon = |name| {
