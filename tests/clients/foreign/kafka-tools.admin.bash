@@ -7,7 +7,8 @@ admin_steps() {
     step configs/topic-refusals configs_refusals
     step configs/broker configs_broker
     step get-offsets get_offsets
-    step get-offsets/tiered get_offsets_tiered
+    step get-offsets/latest-tiered get_offsets_tiered latest-tiered
+    step get-offsets/earliest-pending-upload get_offsets_tiered earliest-pending-upload
     step delete-records delete_records
     step log-dirs log_dirs
     step leader-election elections
@@ -101,10 +102,7 @@ get_offsets() {
 }
 
 # Nothing is tiered, so nothing is printed.
-get_offsets_tiered() {
-    [ -z "$(kafka get-offsets --topic "$DATA" --time latest-tiered 2>&1)" ]
-    [ -z "$(kafka get-offsets --topic "$DATA" --time earliest-pending-upload 2>&1)" ]
-}
+get_offsets_tiered() { [ -z "$(kafka get-offsets --topic "$DATA" --time "$1" 2>&1)" ]; }
 
 delete_records() {
     local end
@@ -215,17 +213,19 @@ client_metrics() { kafka client-metrics --list; }
 
 transactions() { kafka transactions list; }
 
-# Kafka reads our log files.
+# Kafka reads our log files and their indexes: the partitions of DATA that one daemon keeps.
 dump_log() {
     [ -n "${CLUSTER:-}" ] || { say "the cluster is not ours"; return 1; }
-    local file records=0 found
+    local file records=0 found id dump=(tool org.apache.kafka.tools.DumpLogSegments)
+    id=$(kafka topics --describe --topic "$DATA" | sed -n 's/.*TopicId: \([^\t ]*\).*/\1/p')
     while read -r file; do
-        found=$(tool org.apache.kafka.tools.DumpLogSegments --deep-iteration --files "$file" | tee "$FILES/dump" | grep -c '^| offset:') || true
-        ! grep -qiE 'invalid|corrupt|mismatch' "$FILES/dump"
-        tool org.apache.kafka.tools.DumpLogSegments --index-sanity-check --files "${file%.log}.index" | grep -q 'passed sanity check'
-        tool org.apache.kafka.tools.DumpLogSegments --verify-index-only --files "${file%.log}.timeindex" >"$FILES/dump.time"
-        ! grep -q 'Found' "$FILES/dump.time"
+        "${dump[@]}" --deep-iteration --files "$file" >"$FILES/dump"
+        ! grep -qiE 'isvalid: false|corrupt|mismatch' "$FILES/dump"
+        found=$(grep -c '^| offset:' "$FILES/dump")
+        "${dump[@]}" --index-sanity-check --files "${file%.log}.index" | grep -q 'passed sanity check'
+        "${dump[@]}" --files "${file%.log}.timeindex" >"$FILES/dump"
+        ! grep -qi 'found' "$FILES/dump"
         records=$((records + found))
-    done < <(find "$CLUSTER/one/1" -path "*$DATA*" -name '*.log' | sort | tail -n 2)
+    done < <(find "$CLUSTER/one/1/data/topics/$id"/[23] -name '*.log')
     [ "$records" -gt 1000 ] || { say "$records records in our files"; return 1; }
 }

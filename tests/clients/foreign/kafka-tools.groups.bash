@@ -59,7 +59,7 @@ groups_reset() {
     ends=$(kafka get-offsets --topic "$COUNTED" | sed 's/^[^:]*://' | sort | paste -sd' ')
     reset '0:0 1:0' --topic "$COUNTED" --to-earliest
     reset "$ends" --topic "$COUNTED" --to-latest
-    reset '0:20 1:20' --all-topics --to-offset 20
+    reset '0:20 1:20' --topic "$COUNTED" --to-offset 20
     reset '1:7' --topic "$COUNTED:1" --to-offset 7
     reset '0:0 1:0' --topic "$COUNTED" --to-datetime 2020-01-01T00:00:00.000
     reset '0:0 1:0' --topic "$COUNTED" --by-duration P1D
@@ -67,6 +67,8 @@ groups_reset() {
     reset "$ends" --topic "$COUNTED" --to-datetime "$future"
     kafka consumer-groups --reset-offsets --group "$GROUP" --topic "$COUNTED" --to-offset 30 --execute >/dev/null
     reset '0:30 1:30' --topic "$COUNTED" --to-current
+    # All topics are those that the group has positions of.
+    reset '0:20 1:20' --all-topics --to-offset 20
     reset '0:25 1:25' --topic "$COUNTED" --shift-by -5
     kafka consumer-groups --reset-offsets --group "$GROUP" --topic "$COUNTED" --shift-by 4 --export --dry-run >"$FILES/offsets.csv"
     kafka consumer-groups --reset-offsets --group "$GROUP" --from-file "$FILES/offsets.csv" --execute >/dev/null
