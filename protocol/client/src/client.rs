@@ -256,6 +256,15 @@ impl Client {
         Ok((connection, version))
     }
 
+    /// Makes sure that broker `node` offers `R` in version `from` or a later one.
+    pub(crate) async fn require<R: Request>(&self, node: NodeId, from: i16) -> Result<(), ClientError> {
+        let (connection, version) = self.connection_to::<R>(node, Lane::Short, ANY_VERSION).await?;
+        if version < from {
+            return Err(connection.unsupported::<R>());
+        }
+        Ok(())
+    }
+
     /// Calls the coordinator of `group`; finds it anew, and tries again, when it has moved or is not ready. `code_of`
     /// reads the error that decides about that.
     pub(crate) async fn at_coordinator<R: Request>(

@@ -28,6 +28,10 @@ pub enum OffsetSpec {
     Latest,
     /// That of the record with the largest timestamp.
     MaxTimestamp,
+    /// The first one that the leader itself keeps, others being in tiered storage (KIP-405).
+    EarliestLocal,
+    /// The last one in tiered storage (KIP-1005); none where there is no such storage.
+    LatestTiered,
     /// The first one whose record has this timestamp (ms since the epoch) or a later one.
     At(i64),
 }
@@ -38,7 +42,19 @@ impl OffsetSpec {
             Self::Latest => -1,
             Self::Earliest => -2,
             Self::MaxTimestamp => -3,
+            Self::EarliestLocal => -4,
+            Self::LatestTiered => -5,
             Self::At(timestamp) => timestamp,
+        }
+    }
+
+    /// The first version of ListOffsets whose brokers know what this means.
+    fn since(self) -> i16 {
+        match self {
+            Self::Latest | Self::Earliest | Self::At(_) => 1,
+            Self::MaxTimestamp => 7,
+            Self::EarliestLocal => 8,
+            Self::LatestTiered => 9,
         }
     }
 }
@@ -134,7 +150,7 @@ impl Client {
         }
         let asked = by_leader.into_iter().map(|(node, topics)| async move {
             let names: Vec<&str> = topics.keys().copied().collect();
-            let answer = self.list_at(node, topics, isolation).await;
+            let answer = self.list_at(node, topics, spec, isolation).await;
             let worked_in = answer.and_then(|answer| settle(&answer, settled));
             if let Err(error) = &worked_in {
                 self.leaders_moved(error, &names).await;
@@ -148,8 +164,12 @@ impl Client {
         &self,
         node: NodeId,
         topics: BTreeMap<&str, Vec<ListOffsetsPartition>>,
+        spec: OffsetSpec,
         isolation: Isolation,
     ) -> Result<ListOffsetsResponse, ClientError> {
+        if spec.since() > 1 {
+            self.require::<ListOffsetsRequest>(node, spec.since()).await?;
+        }
         let topic = |(name, partitions): (&str, _)| ListOffsetsTopic {
             name: name.into(),
             partitions,

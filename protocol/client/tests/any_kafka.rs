@@ -161,7 +161,7 @@ async fn topics_are_created_described_changed_grown_and_deleted() {
 
     let resource = ConfigResource::Topic(name.clone());
     let change = BTreeMap::from([("retention.ms".to_owned(), ConfigChange::Set("3600000".to_owned()))]);
-    client.alter_configs(&resource, &change).await.unwrap();
+    client.alter_configs(&resource, &change, false).await.unwrap();
     let retention = async || {
         let described = client
             .describe_configs(std::slice::from_ref(&resource))

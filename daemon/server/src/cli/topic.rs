@@ -53,7 +53,7 @@ pub(super) fn run(command: TopicCommand, output: Output) -> Result<u8, Failure> 
             }
             with_client(&at, async |client| {
                 client
-                    .alter_configs(&ConfigResource::Topic(topic), &changes)
+                    .alter_configs(&ConfigResource::Topic(topic), &changes, false)
                     .await?;
                 Ok(0)
             })

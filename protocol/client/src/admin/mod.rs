@@ -5,20 +5,29 @@
 
 mod configs;
 mod groups;
+mod moves;
+mod records;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::Request;
 
-pub use configs::{ConfigChange, ConfigEntry, ConfigResource};
-pub use groups::GroupListing;
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSynonym};
+pub use groups::{Assigned, GroupDescription, GroupKind, GroupListing, GroupMember, MemberToRemove};
+pub use moves::{Election, Reassignment};
+pub use records::Deleted;
 pub use topics::NewTopic;
 
 use crate::client::{ANY_VERSION, Client};
+use crate::consumer::assignor::TopicPartition;
 use crate::error::ClientError;
 use crate::net::pool::Lane;
+
+/// What came of each partition of a request about several.
+pub type Outcomes = BTreeMap<TopicPartition, Result<(), ClientError>>;
 
 impl Client {
     /// Calls the controller. Tried again only where the request was certainly not carried out: no connection, or the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tradewind_wire::ids::{NodeId, TopicId};
-use tradewind_wire::messages::create_partitions::CreatePartitionsTopic;
+use tradewind_wire::messages::create_partitions::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use tradewind_wire::messages::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreatableTopicResult,
 };
@@ -140,14 +140,29 @@ impl Client {
 
     /// Grows a topic to `count` partitions.
     pub async fn create_partitions(&self, topic: &str, count: i32) -> Result<(), ClientError> {
+        self.create_partitions_at(topic, count, &[], false).await
+    }
+
+    /// Grows a topic to `count` partitions whose new ones go to these brokers, the preferred leader of each first; the
+    /// cluster places them if there are none. With `validate_only` nothing is changed.
+    pub async fn create_partitions_at(
+        &self,
+        topic: &str,
+        count: i32,
+        assignment: &[Vec<NodeId>],
+        validate_only: bool,
+    ) -> Result<(), ClientError> {
+        let placed = |brokers: &Vec<NodeId>| CreatePartitionsAssignment {
+            broker_ids: brokers.clone(),
+        };
         let request = CreatePartitionsRequest {
             topics: vec![CreatePartitionsTopic {
                 name: topic.into(),
                 count,
-                assignments: None,
+                assignments: (!assignment.is_empty()).then(|| assignment.iter().map(placed).collect()),
             }],
             timeout_ms: self.timeout_ms(),
-            validate_only: false,
+            validate_only,
         };
         let answer = self
             .at_controller(

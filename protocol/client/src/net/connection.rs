@@ -133,10 +133,15 @@ impl Connection {
     pub(crate) fn version<R: Request>(&self, cap: i16) -> Result<i16, ClientError> {
         self.versions
             .common::<R>(cap)
-            .ok_or_else(|| ClientError::Unsupported {
-                addr: self.addr.clone(),
-                api: R::KEY,
-            })
+            .ok_or_else(|| self.unsupported::<R>())
+    }
+
+    /// The error of a broker that lacks `R`, or the version of it that is needed.
+    pub(crate) fn unsupported<R: Request>(&self) -> ClientError {
+        ClientError::Unsupported {
+            addr: self.addr.clone(),
+            api: R::KEY,
+        }
     }
 
     /// Queues a request and returns the answer to wait for. Requests are written in the order of these calls' completion.
