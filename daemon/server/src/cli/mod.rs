@@ -5,18 +5,23 @@
 
 mod args;
 mod cert;
+mod cluster;
 mod config;
 mod consume;
 mod group;
 mod http;
 pub(crate) mod kafka;
+mod moment;
+mod outcome;
 mod output;
 pub(crate) mod produce;
+mod select;
 mod topic;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use tradewind_client::ClientError;
 
 use args::{Cli, Command, StartArgs};
 pub(crate) use args::{DemoArgs, DemoNaming};
@@ -48,6 +53,7 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Cert(command) => cert::run(command),
         Command::Topic(command) => topic::run(command, output),
         Command::Group(command) => group::run(command, output),
+        Command::Cluster(command) => cluster::run(command, output),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args, output),
         Command::Status(at) => http::status(&at, output),
@@ -93,7 +99,15 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Usage(message) => f.write_str(message),
-            Self::Failed(error) => write!(f, "tradewind: {error:#}"),
+            Self::Failed(error) => {
+                write!(f, "tradewind: {error:#}")?;
+                match error.downcast_ref() {
+                    Some(ClientError::Unsupported { .. }) => {
+                        f.write_str(" (`tradewind cluster api-versions` shows what the cluster offers)")
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 }

@@ -1,8 +1,21 @@
 //! What stands on the command line: every command with its arguments, help and an example.
 
+mod cluster;
+mod config;
+#[cfg(test)]
+mod docs;
+mod group;
+mod topic;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use cluster::ClusterCommand;
+pub(crate) use config::{ChangeArgs, ConfigCommand, ResourceArgs};
+pub(crate) use group::{GroupCommand, ResetArgs};
+pub(crate) use topic::{AlterArgs, CreateArgs, PlanFormat, ReassignCommand, TopicCommand, TopicFilter};
 
 /// A messaging daemon that speaks the Kafka protocol and spans data centres.
 #[derive(Debug, Parser)]
@@ -33,7 +46,7 @@ pub(crate) enum Command {
     /// Run one daemon.
     #[command(after_help = "Example:\n  tradewind start --config tradewind.toml --set node.id=2")]
     Start(StartArgs),
-    /// Write, check and show configuration.
+    /// The daemon's configuration file, and what is set in a cluster.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Make a development authority and identities for daemons.
@@ -42,9 +55,12 @@ pub(crate) enum Command {
     /// List and change topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// List and delete consumer groups.
+    /// Look at consumer groups, move their positions, delete them.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Look at brokers.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Write lines of standard input to a topic.
     #[command(after_help = "Example:\n  seq 10 | tradewind produce orders --key-separator :")]
     Produce(ProduceArgs),
@@ -105,25 +121,17 @@ pub(crate) struct StartArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration file.
-    #[arg(short, long, env = "TRADEWIND_CONFIG", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        env = "TRADEWIND_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
     /// Set a key, over file and environment.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-}
-
-/// Commands on configuration.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Print a commented configuration with every key.
-    #[command(after_help = "Example:\n  tradewind config init > tradewind.toml")]
-    Init,
-    /// Say everything that is wrong with a configuration, with file, line and column.
-    #[command(after_help = "Example:\n  tradewind config check --config tradewind.toml")]
-    Check(ConfigArgs),
-    /// Print the values in force and where each comes from.
-    #[command(after_help = "Example:\n  tradewind config show --config tradewind.toml --set node.id=2")]
-    Show(ConfigArgs),
 }
 
 /// Commands on certificates.
@@ -166,12 +174,44 @@ pub(crate) struct KafkaArgs {
     #[arg(
         short,
         long,
+        visible_alias = "bootstrap-server",
         env = "TRADEWIND_BOOTSTRAP",
+        hide_env_values = true,
         default_value = "127.0.0.1:9092",
         value_delimiter = ',',
         value_name = "HOST:PORT"
     )]
     pub(crate) bootstrap: Vec<String>,
+}
+
+/// Which cluster, and how long it may take to answer.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    /// How long the command may take in all, not counting questions to you.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) timeout: Duration,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write it like 30s or 2m")),
+    }
+}
+
+/// The brokers of one partition, the preferred leader first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BrokerList(pub(crate) Vec<i32>);
+
+fn broker_list(text: &str) -> Result<BrokerList, String> {
+    let brokers: Result<Vec<i32>, _> = text.split(':').map(str::parse).collect();
+    match brokers {
+        Ok(brokers) if brokers.iter().all(|id| *id >= 0) => Ok(BrokerList(brokers)),
+        _ => Err("write the ids of brokers, such as 1:2 for one partition on two brokers".to_owned()),
+    }
 }
 
 /// Where a daemon's HTTP port is.
@@ -181,105 +221,11 @@ pub(crate) struct HttpArgs {
     #[arg(
         long,
         env = "TRADEWIND_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:9644",
         value_name = "URL"
     )]
     pub(crate) url: String,
-}
-
-/// Commands on topics.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TopicCommand {
-    /// Print all topics.
-    #[command(after_help = "Example:\n  tradewind topic list --bootstrap 127.0.0.1:9092")]
-    List(#[command(flatten)] KafkaArgs),
-    /// Print a topic's partitions and settings.
-    #[command(after_help = "Example:\n  tradewind topic describe orders")]
-    Describe {
-        /// The topic.
-        topic: String,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-    /// Create a topic.
-    #[command(
-        after_help = "Example:\n  tradewind topic create orders --partitions 6 --set retention.ms=86400000"
-    )]
-    Create {
-        /// The topic.
-        topic: String,
-        /// How many partitions; the cluster's default if not given.
-        #[arg(long, default_value_t = -1)]
-        partitions: i32,
-        /// On how many daemons each partition lives; the cluster's default if not given.
-        #[arg(long, default_value_t = -1)]
-        replication_factor: i16,
-        /// A setting by Kafka's name.
-        #[arg(long = "set", value_name = "NAME=VALUE")]
-        set: Vec<String>,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-    /// Change a topic's settings.
-    #[command(
-        after_help = "Example:\n  tradewind topic alter orders --set retention.ms=3600000 --unset segment.ms"
-    )]
-    Alter {
-        /// The topic.
-        topic: String,
-        /// A setting by Kafka's name.
-        #[arg(long = "set", value_name = "NAME=VALUE")]
-        set: Vec<String>,
-        /// A setting to return to its default.
-        #[arg(long = "unset", value_name = "NAME")]
-        unset: Vec<String>,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-    /// Delete topics.
-    #[command(after_help = "Example:\n  tradewind topic delete orders")]
-    Delete {
-        /// The topics.
-        #[arg(required = true)]
-        topics: Vec<String>,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-    /// Give a topic more partitions.
-    #[command(after_help = "Example:\n  tradewind topic add-partitions orders 12")]
-    AddPartitions {
-        /// The topic.
-        topic: String,
-        /// How many it has afterwards.
-        count: i32,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-}
-
-/// Commands on consumer groups.
-#[derive(Debug, Subcommand)]
-pub(crate) enum GroupCommand {
-    /// Print all groups.
-    #[command(after_help = "Example:\n  tradewind group list")]
-    List(#[command(flatten)] KafkaArgs),
-    /// Print a group's members and positions.
-    #[command(after_help = "Example:\n  tradewind group describe billing")]
-    Describe {
-        /// The group.
-        group: String,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
-    /// Delete groups that have no members.
-    #[command(after_help = "Example:\n  tradewind group delete billing")]
-    Delete {
-        /// The groups.
-        #[arg(required = true)]
-        groups: Vec<String>,
-        #[command(flatten)]
-        at: KafkaArgs,
-    },
 }
 
 /// Arguments of `produce`.
