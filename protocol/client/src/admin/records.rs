@@ -103,7 +103,7 @@ fn settle(answer: &DeleteRecordsResponse, settled: &Mutex<Deleted>) -> Result<()
                     settled.insert(key, Ok(told.low_watermark));
                 }
                 code if code.is_retriable() => {
-                    passing.get_or_insert(ClientError::broker(what, code, None));
+                    passing.get_or_insert_with(|| ClientError::broker(what, code, None));
                 }
                 code => {
                     settled.insert(key, Err(ClientError::broker(what, code, None)));

@@ -117,6 +117,10 @@ impl Reset<'_> {
         if let Some((found, _)) = &named {
             failed = found.complain();
         }
+        if failed != 0 {
+            // Half of what was asked for is not what was asked for.
+            return Ok(failed);
+        }
         let named = named.map(|(_, partitions)| partitions);
         for group in self.groups().await? {
             match self.of_group(&group, named.as_deref()).await {
