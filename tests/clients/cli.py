@@ -183,7 +183,8 @@ def topics_are_placed_and_grown_by_hand():
     ours("topic", "create", name("placed"), "--assignment", text)
     until(20, "the topic is there", lambda: describe(name("placed"))["partition_count"] == 2)
     assert [one["replicas"] for one in describe(name("placed"))["partitions"]] == placed
-    [trial] = ours("topic", "alter", name("placed"), "--partitions", "3", "--validate-only")
+    ours("topic", "alter", name("placed"), "--partitions", "3", "--validate-only")
+    assert len(kafka_describe(name("placed"))[1]) == 2
     ours("topic", "alter", name("placed"), "--partitions", "3", "--assignment", ":".join(map(str, placed[1])))
     until(20, "kafka-topics sees three partitions", lambda: len(kafka_describe(name("placed"))[1]) == 3)
     assert numbers(kafka_describe(name("placed"))[1][2]["Replicas"]) == placed[1]
@@ -366,6 +367,37 @@ def offsets_go_through_files():
     assert "line 1" in refused(2, "group", "reset-offsets", group, "--from-file", file)
 
 
+def a_group_of_the_new_protocol_is_described():
+    """cli describes a group whose coordinator shares the partitions out (KIP-848)."""
+    group, read = name("new"), name("read")
+    if "ConsumerGroupHeartbeat" not in offered():
+        return
+    reader = subprocess.Popen(
+        ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+         f"-Dlog4j2.configurationFile={HERE}/kafka/log4j2.properties",
+         "-cp", os.environ["KAFKA_JARS"] + "/*", "org.apache.kafka.tools.consumer.ConsoleConsumer",
+         "--bootstrap-server", SOURCE, "--topic", read, "--group", group, "--from-beginning",
+         "--command-property", "group.protocol=consumer"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        def is_stable():
+            listed = ours("group", "list", "--type", "consumer", "--state", "stable")
+            return group in [one["group"] for one in listed]
+        until(60, "the group is stable", is_stable)
+        until(60, "it has committed", lambda: len(ours("group", "describe", group)[0]["positions"]) == 3
+              and None not in [one["offset"] for one in ours("group", "describe", group)[0]["positions"]])
+        described, mine, theirs, table = positions(group)
+        assert mine == theirs, (mine, theirs)
+        assert (described["type"], described["assignor"]) == ("consumer", "uniform"), described
+        [member] = described["members"]
+        assert member["assignment"] == member["target"] == {read: [0, 1, 2]}, member
+        assert {one["CONSUMER-ID"] for one in table} == {member["member"]}, (table, member)
+    finally:
+        reader.terminate()
+        reader.wait()
+
+
 def positions_and_groups_are_deleted():
     """cli deletes positions and groups."""
     group, read = name("group"), name("read")
@@ -410,8 +442,8 @@ def settings_are_those_of_kafka_configs():
     same({"cleanup.policy": "compact"})
     theirs = kafka_configs("topics", set_, "--all")
     values = {key: value or "" for key, value in mine("--all").items()}
-    assert values == {key: "" if value == "null" else value for key, value in theirs.items()}, (
-        set(values.items()) ^ set(theirs.items()))
+    expected = {key: "" if value == "null" else value for key, value in theirs.items()}
+    assert values == expected, set(values.items()) ^ set(expected.items())
     for wrong in ["retention.ms=soon", "no.such.setting=1"]:
         [one] = ours("config", "alter", "--topic", set_, "--set", wrong, code=1)
         assert one["error"]["code"] == "INVALID_CONFIG" and wrong.split("=")[0] in one["error"]["message"], one
@@ -424,11 +456,11 @@ def brokers_settings_are_those_of_kafka_configs():
     """cli shows the settings of a broker as kafka-configs does."""
     broker = str(ours("cluster", "brokers")["brokers"][0]["broker"])
     [described] = ours("config", "describe", "--broker", broker, "--all")
-    mine = {one["name"]: one["value"] for one in described["configs"] if not one["sensitive"]}
-    theirs = kafka_configs("brokers", broker, "--all")
-    assert mine and all((theirs[key] if theirs[key] != "null" else None) in (value, value or None)
-                        for key, value in mine.items() if key in theirs)
-    assert set(mine) <= set(theirs), set(mine) - set(theirs)
+    mine = {one["name"]: one["value"] or "" for one in described["configs"] if not one["sensitive"]}
+    theirs = {key: "" if value == "null" else value
+              for key, value in kafka_configs("brokers", broker, "--all").items()}
+    differing = {key: (value, theirs.get(key)) for key, value in mine.items() if value != theirs.get(key)}
+    assert mine and not differing, differing
     if not lacks("ListConfigResources", "config", "list"):
         listed = ours("config", "list")
         assert {"resource": "topic", "name": name("set")} in listed, listed
@@ -531,6 +563,7 @@ if __name__ == "__main__":
         a_group_is_described_as_by_kafka_consumer_groups,
         resets_are_those_of_kafka_consumer_groups,
         offsets_go_through_files,
+        a_group_of_the_new_protocol_is_described,
         positions_and_groups_are_deleted,
         settings_are_those_of_kafka_configs,
         brokers_settings_are_those_of_kafka_configs,
