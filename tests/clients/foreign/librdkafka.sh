@@ -2,7 +2,7 @@
 # librdkafka's own tests, from the sources that the Rust crate rdkafka-sys carries. Those that need no broker are left out.
 #
 # Each test file runs in a process of its own, because one that times out takes its process with it. Without FULL the slow
-# ones are left out. GROUP_PROTOCOL=consumer has the consumers use KIP-848.
+# ones are left out. Those about groups are run a second time, with KIP-848's protocol.
 set -euo pipefail
 . "$(dirname "$0")/../foreign.sh"
 
@@ -48,6 +48,7 @@ start_cluster --config "[topic_defaults]
 $defaults
 "
 bounded 3000 python3 "$HERE/foreign/librdkafka.py" "$SOURCE/librdkafka/tests" default "$RESULTS" >&2
+GROUP_PROTOCOL=consumer bounded 1800 python3 "$HERE/foreign/librdkafka.py" "$SOURCE/librdkafka/tests" default "$RESULTS" >&2
 if [ -n "$OURS" ]; then
     start_cluster --config "[topic_defaults]
 $defaults
