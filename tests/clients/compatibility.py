@@ -7,6 +7,7 @@ reasons from expected/. With `--check` nothing is written and the exit code says
 `tests/tests/compatibility.rs` checks the table of APIs.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -16,15 +17,6 @@ from judge import HERE, expectations
 ROOT = HERE.parent.parent
 PAGE = ROOT / "docs/reference/compatibility.md"
 API = ROOT / "protocol/wire/src/api.rs"
-
-# What each suite is, for readers. A suite that is not here is named by its script.
-WHAT = {
-    "librdkafka": "librdkafka's own tests that need a broker, from the sources in the crate `rdkafka-sys`",
-    "kafka-python": "kafka-python's own integration tests, from its source distribution",
-    "confluent-kafka": "what confluent-kafka's integration tests cover, with that client",
-    "aiokafka": "what aiokafka's core tests cover, with that client, which speaks the oldest versions",
-}
-
 
 def advertised():
     """[(code, name, lowest, highest)] by code."""
@@ -39,6 +31,14 @@ def advertised():
 
 def cell(text):
     return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def what(suite):
+    """The first sentence at the head of the suite's script."""
+    script = HERE / "foreign" / f"{suite}.sh"
+    lines = script.read_text(encoding="utf-8").splitlines()[1:] if script.exists() else []
+    head = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda l: l.startswith("#"), lines))
+    return re.split(r"(?<=[.:]) ", head)[0].rstrip(".:")
 
 
 def page():
@@ -70,7 +70,7 @@ def page():
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "results").glob("*.json"))]
     for r in records:
         lines.append(
-            f"| `{r['suite']}` | {WHAT.get(r['suite'], '')} | {cell(r['version'])} | {r['passed']} | {r['failed']} | "
+            f"| `{r['suite']}` | {cell(what(r['suite']))} | {cell(r['version'])} | {r['passed']} | {r['failed']} | "
             f"{r['skipped']} | {r['unexpected']} | {r['date']}{'' if r['full'] else ', without slow tests'} |"
         )
     for r in records:
