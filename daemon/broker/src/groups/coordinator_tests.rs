@@ -32,11 +32,11 @@ impl Memory {
         }
     }
 
-    fn hold(&self) {
+    pub(super) fn hold(&self) {
         self.gate.forget_permits(usize::MAX);
     }
 
-    fn release(&self) {
+    pub(super) fn release(&self) {
         self.gate.add_permits(1_000_000);
     }
 

@@ -7,6 +7,8 @@
 mod commits;
 mod consumer;
 mod consumer_calls;
+#[cfg(test)]
+mod consumer_calls_tests;
 mod coordinator;
 #[cfg(test)]
 mod coordinator_tests;

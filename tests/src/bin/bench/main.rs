@@ -4,6 +4,8 @@
 //! cargo run --release -p tradewind-tests --bin bench -- [--bytes N] [--rounds N] [--json FILE]
 //! ```
 //!
+//! `bench groups` measures how long many groups take to settle (`groups.rs`).
+//!
 //! Two systems never run at the same time: they take turns, `--rounds` times, with the same client program (Apache
 //! Kafka's `kafka-producer-perf-test` and end-to-end latency test) and the same topic (6 partitions, 3 replicas). Both
 //! are measured with every append flushed (`flush.messages=1`) and with flushing left to the operating system. What is
@@ -13,6 +15,7 @@
 
 mod baseline;
 mod clients;
+mod groups;
 mod mirror;
 mod process;
 mod systems;
@@ -35,6 +38,9 @@ struct Options {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("groups") {
+        return groups::run(std::env::args().skip(2));
+    }
     let options = options()?;
     let folder = tempfile::tempdir()?;
     let mut figures = Map::new();

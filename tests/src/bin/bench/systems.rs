@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use tradewind_tests::{Cluster, ClusterSpec, ports, wait};
+use tradewind_tests::{Cluster, ports, wait};
 
 use crate::clients::Java;
 use crate::process;
@@ -42,9 +42,14 @@ pub(crate) struct Tradewind {
 
 impl Tradewind {
     pub(crate) fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, "")
+    }
+
+    /// A cluster with further lines in its configuration files.
+    pub(crate) fn start_with(folder: &Path, config: &str) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let mut cluster = Cluster::prepare(folder, "bench", 3)?;
-        cluster.configure(&ClusterSpec::new("bench", 3).config)?;
+        cluster.configure(config)?;
         let began = Instant::now();
         cluster.start_all()?;
         Ok(Self {
