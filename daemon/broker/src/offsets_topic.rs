@@ -68,12 +68,12 @@ pub(crate) async fn create(cluster: &Cluster, config: &BrokerConfig) -> Result<(
 pub(crate) async fn follow(cluster: &Cluster, coordinator: &Coordinator, stop: CancellationToken) {
     let mut images = cluster.subscribe();
     let mut last = images.borrow().clone();
-    let mut version = None;
+    let mut known = None;
     loop {
         let image = images.borrow_and_update().clone();
         let topics = ImageTopics::new(Arc::clone(&image));
-        if version != Some(topics.version) {
-            version = Some(topics.version);
+        if known != Some((topics.version, topics.settings)) {
+            known = Some((topics.version, topics.settings));
             coordinator.set_topics(Arc::new(topics));
         }
         follow_image(cluster, coordinator, &image);
@@ -99,6 +99,8 @@ struct ImageTopics {
     image: Arc<Image>,
     /// A fingerprint of names, ids and partition counts.
     version: u64,
+    /// A fingerprint of the settings of groups.
+    settings: u64,
 }
 
 impl ImageTopics {
@@ -108,7 +110,14 @@ impl ImageTopics {
             (id.0, &topic.name, topic.partitions.len()).hash(&mut hasher);
         }
         let version = hasher.finish();
-        Self { image, version }
+        let mut hasher = DefaultHasher::new();
+        image.group_configs.hash(&mut hasher);
+        let settings = hasher.finish();
+        Self {
+            image,
+            version,
+            settings,
+        }
     }
 }
 
@@ -128,6 +137,10 @@ impl Topics for ImageTopics {
 
     fn names(&self) -> Vec<String> {
         self.image.names.keys().cloned().collect()
+    }
+
+    fn group_config(&self, group: &str, key: &str) -> Option<String> {
+        self.image.group_config(group, key).map(str::to_owned)
     }
 }
 

@@ -39,13 +39,8 @@ impl Coordinator {
                 return Err(GroupError::GroupNotFound.into());
             };
             let topics = env.topics();
-            let reply = consumer.heartbeat(
-                &env.config.consumer,
-                topics.as_ref(),
-                request,
-                now.mono_ms,
-                now.wall_ms,
-            );
+            let config = env.config.consumer.of_group(group, topics.as_ref());
+            let reply = consumer.heartbeat(&config, topics.as_ref(), request, now.mono_ms, now.wall_ms);
             let outcome = reply.and_then(|reply| {
                 shard.write(entry, env, now.mono_ms)?;
                 Ok((reply, entry.written))

@@ -181,3 +181,20 @@ async fn what_is_refused_makes_no_group() {
     assert_eq!(refused.unwrap_err().error, GroupError::InvalidRegex);
     assert_eq!(coordinator.list().unwrap(), []);
 }
+
+#[tokio::test]
+async fn a_group_has_settings_of_its_own() {
+    let coordinator = with_topic(&Memory::new()).await;
+    let mut shelf = Shelf::default();
+    shelf.put("t", 4);
+    shelf.settings.insert("consumer.heartbeat.interval.ms", "7000");
+    shelf.settings.insert("consumer.session.timeout.ms", "50000");
+    coordinator.set_topics(Arc::new(shelf));
+    let reply = coordinator
+        .consumer_heartbeat("g", heartbeat("a", 0))
+        .await
+        .unwrap();
+    assert_eq!(reply.heartbeat_interval_ms, 7_000);
+    let deadline = coordinator.consumer("g", |group, _| group.deadline()).unwrap();
+    assert_eq!(deadline, Some(Some(50_000)));
+}

@@ -33,6 +33,21 @@ impl Default for ConsumerConfig {
     }
 }
 
+impl ConsumerConfig {
+    /// What holds for `group`, which may have settings of its own.
+    pub fn of_group(&self, group: &str, topics: &dyn Topics) -> Self {
+        let own = |key: &str| topics.group_config(group, key)?.trim().parse::<i32>().ok();
+        let mut config = self.clone();
+        if let Some(interval) = own("consumer.heartbeat.interval.ms") {
+            config.heartbeat_interval_ms = interval;
+        }
+        if let Some(timeout) = own("consumer.session.timeout.ms") {
+            config.session_timeout_ms = i64::from(timeout);
+        }
+        config
+    }
+}
+
 /// The state of a consumer group, under Kafka's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumerState {

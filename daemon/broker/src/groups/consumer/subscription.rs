@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use tradewind_wire::ids::TopicId;
 
-/// The topics of the cluster, as far as assignments need to know them. A snapshot: it never changes.
+/// The topics of the cluster, as far as assignments need to know them, and the settings of groups. A snapshot: it never
+/// changes.
 pub trait Topics: Send + Sync {
     /// A number that differs whenever a name, an id, or a partition count does.
     fn version(&self) -> u64;
@@ -18,6 +19,11 @@ pub trait Topics: Send + Sync {
 
     /// All names.
     fn names(&self) -> Vec<String>;
+
+    /// A setting of one group (`consumer.session.timeout.ms`, ...), if it has one of its own.
+    fn group_config(&self, _group: &str, _key: &str) -> Option<String> {
+        None
+    }
 }
 
 /// A cluster without topics.

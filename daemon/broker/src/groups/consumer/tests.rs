@@ -15,6 +15,8 @@ use super::*;
 pub(in super::super) struct Shelf {
     version: u64,
     topics: BTreeMap<String, (TopicId, i32)>,
+    /// Settings of groups, by their names.
+    pub(in super::super) settings: BTreeMap<&'static str, &'static str>,
 }
 
 impl Shelf {
@@ -35,6 +37,7 @@ impl Shelf {
         Self {
             version: self.version,
             topics: self.topics.clone(),
+            settings: self.settings.clone(),
         }
     }
 }
@@ -56,6 +59,10 @@ impl Topics for Shelf {
 
     fn names(&self) -> Vec<String> {
         self.topics.keys().cloned().collect()
+    }
+
+    fn group_config(&self, _: &str, key: &str) -> Option<String> {
+        self.settings.get(key).map(|value| (*value).to_owned())
     }
 }
 
