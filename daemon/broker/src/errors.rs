@@ -95,7 +95,7 @@ pub(crate) fn of_commit(error: CommitError) -> ErrorCode {
 pub(crate) fn of_batch(error: &InvalidBatch) -> ErrorCode {
     match error {
         InvalidBatch::Corrupt(_) => ErrorCode::CorruptMessage,
-        InvalidBatch::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+        error if error.is_about_time() => ErrorCode::InvalidTimestamp,
         InvalidBatch::UnknownCodec { .. } => ErrorCode::UnsupportedCompressionType,
         InvalidBatch::TooLarge { .. } => ErrorCode::MessageTooLarge,
         _ => ErrorCode::InvalidRecord,

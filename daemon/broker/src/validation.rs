@@ -40,8 +40,8 @@ pub(crate) struct TopicRules {
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    /// The record at fault, if it is one.
-    pub(crate) record: Option<i32>,
+    /// The records at fault, and what is wrong with each.
+    pub(crate) records: Vec<(i32, String)>,
     /// The records are larger, unpacked, than they were allowed to be.
     unpacks_to_more: bool,
 }
@@ -51,7 +51,7 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
-            record: None,
+            records: Vec::new(),
             unpacks_to_more: false,
         }
     }
@@ -59,14 +59,17 @@ impl Refusal {
 
 impl From<InvalidBatch> for Refusal {
     fn from(error: InvalidBatch) -> Self {
-        let record = match &error {
-            InvalidBatch::Record { index, .. } | InvalidBatch::Timestamp { index, .. } => Some(*index),
-            _ => None,
+        let records = match &error {
+            InvalidBatch::Record { index, reason } => vec![(*index, (*reason).to_owned())],
+            InvalidBatch::Records { faults, .. } => {
+                faults.iter().map(|f| (f.index, f.fault.to_string())).collect()
+            }
+            _ => Vec::new(),
         };
         Self {
             code: errors::of_batch(&error),
             message: error.to_string(),
-            record,
+            records,
             unpacks_to_more: matches!(error, InvalidBatch::TooLarge { .. }),
         }
     }
@@ -99,7 +102,8 @@ impl TopicRules {
         Self {
             max_message_bytes: usize::try_from(number("max.message.bytes", 1_048_588)).unwrap_or(0),
             client: ClientRules {
-                require_key: text("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+                require_key: text("cleanup.policy")
+                    .is_some_and(|policy| policy.split(',').any(|word| word.trim() == "compact")),
                 timestamp_type,
                 timestamps: (now.saturating_sub(before), now.saturating_add(after)),
                 ..ClientRules::default()
@@ -153,6 +157,10 @@ fn check_now(mut records: Bytes, version: i16, rules: &TopicRules) -> Result<Bat
             "more than one record batch for a partition",
         ));
     }
+    if batch.header().compression() == Some(Codec::Zstd) && version < ZSTD_FROM {
+        let message = format!("Produce version {version} knows no zstd");
+        return Err(Refusal::new(ErrorCode::UnsupportedCompressionType, message));
+    }
     if batch.size() > rules.max_message_bytes {
         let message = format!(
             "a batch of {} bytes; the topic allows {}",
@@ -160,10 +168,6 @@ fn check_now(mut records: Bytes, version: i16, rules: &TopicRules) -> Result<Bat
             rules.max_message_bytes
         );
         return Err(Refusal::new(ErrorCode::MessageTooLarge, message));
-    }
-    if batch.header().compression() == Some(Codec::Zstd) && version < ZSTD_FROM {
-        let message = format!("Produce version {version} knows no zstd");
-        return Err(Refusal::new(ErrorCode::UnsupportedCompressionType, message));
     }
     if batch.header().is_transactional() {
         return Err(Refusal::new(
@@ -281,8 +285,11 @@ mod tests {
         };
         let refusal = check_now(good.clone(), 9, &compacted).unwrap_err();
         assert_eq!(
-            (refusal.code, refusal.record),
-            (ErrorCode::InvalidRecord, Some(1))
+            (refusal.code, refusal.records),
+            (
+                ErrorCode::InvalidRecord,
+                vec![(1, "a compacted topic needs keys".to_owned())]
+            )
         );
         let late = TopicRules {
             client: ClientRules {

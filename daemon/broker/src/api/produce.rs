@@ -243,9 +243,10 @@ impl Failure {
             message = self.refusal.message,
             "batch refused"
         );
-        let record_errors = self.refusal.record.map(|index| BatchIndexAndErrorMessage {
+        let record_errors = self.refusal.records.into_iter();
+        let record_errors = record_errors.map(|(index, message)| BatchIndexAndErrorMessage {
             batch_index: index,
-            batch_index_error_message: Some(self.refusal.message.as_str().into()),
+            batch_index_error_message: Some(message.into()),
         });
         let current_leader = self
             .leader
@@ -257,7 +258,7 @@ impl Failure {
             index: partition,
             error_code: self.refusal.code.code(),
             base_offset: -1,
-            record_errors: record_errors.into_iter().collect(),
+            record_errors: record_errors.collect(),
             error_message: Some(self.refusal.message.into()),
             current_leader,
             ..Default::default()

@@ -198,3 +198,27 @@ fn segment_files_are_what_kafkas_tools_read() {
     }
     assert_eq!(next, 120);
 }
+
+#[test]
+fn a_log_that_is_deleted_while_it_is_closed_or_flushed_fails_neither() {
+    for i in 0..60 {
+        let bench = Bench::new();
+        let log = bench.fresh();
+        for epoch in 0..5 {
+            log.append(batch(1, "dirty"), epoch).unwrap();
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..(i % 10) * 20 {
+                    std::hint::spin_loop();
+                }
+                log.discard();
+                std::fs::remove_dir_all(bench.path()).unwrap();
+            });
+            scope.spawn(|| log.flush().unwrap());
+            scope.spawn(|| log.close().unwrap());
+        });
+        assert_eq!(log.poisoned(), None);
+        std::fs::create_dir(bench.path()).unwrap();
+    }
+}

@@ -3,6 +3,7 @@
 mod basics;
 mod compaction;
 mod compaction_model;
+mod configs;
 mod cutting;
 mod failures;
 mod model;

@@ -23,7 +23,7 @@ pub use builder::{BatchBuilder, Header};
 pub use control::{ControlKind, control_batch};
 pub use record::{Headers, RecordError, RecordIter, RecordView, Records};
 pub use rewrite::Rewrite;
-pub use validate::{ClientRules, InvalidBatch, validate_client};
+pub use validate::{ClientRules, FAULTS_MAX, Fault, InvalidBatch, RecordFault, validate_client};
 
 /// The size of a batch's header: everything before its records.
 pub const BATCH_OVERHEAD: usize = 61;

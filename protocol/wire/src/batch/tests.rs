@@ -299,7 +299,48 @@ mod client {
             ..ClientRules::default()
         };
         let result = check(sample(Codec::Gzip), &rules);
-        assert!(matches!(result, Err(InvalidBatch::Record { index: 1, .. })));
+        let Err(error) = result else { panic!("accepted") };
+        assert!(!error.is_about_time());
+        let InvalidBatch::Records { faults, total } = error else {
+            panic!("{error:?}")
+        };
+        let named: Vec<_> = faults.iter().map(|f| (f.index, f.fault)).collect();
+        assert_eq!((named, total), (vec![(1, Fault::NoKey)], 1));
+    }
+
+    #[test]
+    fn every_record_at_fault_is_named_up_to_a_bound() {
+        let rules = ClientRules {
+            require_key: true,
+            timestamps: (10, 20),
+            ..ClientRules::default()
+        };
+        let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
+        builder.append(9, Some(b"k"), None, &[]);
+        builder.append(15, Some(b"k"), None, &[]);
+        for _ in 0..2_000 {
+            builder.append(15, None, None, &[]);
+        }
+        let error = check(builder.build(), &rules).unwrap_err();
+        assert!(error.is_about_time(), "one of them is");
+        let InvalidBatch::Records { faults, total } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((faults.len(), total), (FAULTS_MAX, 2_001));
+        assert_eq!((faults[0].index, faults[1].index), (0, 2));
+        assert!(faults[0].fault.to_string().contains("10 to 20"));
+    }
+
+    #[test]
+    fn a_producers_log_append_time_is_refused_whatever_the_topics_type() {
+        let bytes = resealed(&sample(Codec::None), |b| b[22] |= 8);
+        for timestamp_type in [TimestampType::Create, TimestampType::LogAppend] {
+            let rules = ClientRules {
+                timestamp_type,
+                ..ClientRules::default()
+            };
+            assert!(check(bytes.clone(), &rules).unwrap_err().is_about_time());
+        }
     }
 
     #[test]
@@ -309,13 +350,16 @@ mod client {
             ..ClientRules::default()
         };
         let result = check(sample(Codec::Snappy), &rules);
-        assert_eq!(
-            result,
-            Err(InvalidBatch::Timestamp {
-                index: 1,
-                timestamp: 998
-            })
-        );
+        let late = Fault::Time {
+            timestamp: 998,
+            earliest: 999,
+            latest: 2_000,
+        };
+        let faults = vec![RecordFault {
+            index: 1,
+            fault: late,
+        }];
+        assert_eq!(result, Err(InvalidBatch::Records { faults, total: 1 }));
         rules.timestamp_type = TimestampType::LogAppend;
         check(sample(Codec::Snappy), &rules).unwrap();
     }

@@ -2,8 +2,8 @@
 //!
 //! Followers and mirrors check header and CRC only: what they receive went through here once.
 
-use super::record::{RecordError, RecordIter};
-use super::{Batch, BatchError, NO_TIMESTAMP, RecordsError, TimestampType};
+use super::record::{RecordError, RecordIter, RecordView};
+use super::{Batch, BatchError, BatchHeader, NO_TIMESTAMP, RecordsError, TimestampType};
 use crate::compression::{Codec, DecompressError, decompress_into};
 
 /// What one topic demands of a client's batch.
@@ -40,7 +40,7 @@ pub enum InvalidBatch {
     /// The batch breaks a rule as a whole (Kafka: INVALID_RECORD).
     #[error("invalid batch: {0}")]
     Invalid(&'static str),
-    /// Records break a rule (Kafka: INVALID_RECORD with record errors); the first one is named.
+    /// The records cannot be read, or not at the offsets that the header gives them (Kafka: INVALID_RECORD).
     #[error("record {index}: {reason}")]
     Record {
         /// The record's position in the batch.
@@ -48,13 +48,13 @@ pub enum InvalidBatch {
         /// The rule.
         reason: &'static str,
     },
-    /// A record's time is outside the topic's bounds, or of the wrong type (Kafka: INVALID_TIMESTAMP).
-    #[error("record {index}: timestamp {timestamp} is outside the bounds of the topic")]
-    Timestamp {
-        /// The record's position in the batch.
-        index: i32,
-        /// Its timestamp in ms.
-        timestamp: i64,
+    /// Records break a rule of the topic (Kafka: INVALID_TIMESTAMP if one breaks a rule on time, else INVALID_RECORD).
+    #[error("{total} records break a rule of the topic; the first is record {}: {}", faults[0].index, faults[0].fault)]
+    Records {
+        /// What is wrong with each, in their order; never empty, at most [`FAULTS_MAX`].
+        faults: Vec<RecordFault>,
+        /// How many there are.
+        total: usize,
     },
     /// The codec does not exist (Kafka: UNSUPPORTED_COMPRESSION_TYPE).
     #[error("compression {id} does not exist")]
@@ -68,6 +68,52 @@ pub enum InvalidBatch {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+/// How many records of a refused batch are named.
+pub const FAULTS_MAX: usize = 1_000;
+
+/// One record that breaks a rule of its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordFault {
+    /// The record's position in the batch.
+    pub index: i32,
+    /// The rule.
+    pub fault: Fault,
+}
+
+/// A rule of a topic for its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// `cleanup.policy` names `compact`.
+    #[error("a compacted topic needs keys")]
+    NoKey,
+    /// `message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`.
+    #[error("timestamp {timestamp} is outside the topic's bounds, {earliest} to {latest}")]
+    Time {
+        /// The record's timestamp in ms.
+        timestamp: i64,
+        /// The first allowed.
+        earliest: i64,
+        /// The last allowed.
+        latest: i64,
+    },
+    /// The batch says that its times are a broker's.
+    #[error("a producer may not set the timestamp type to LogAppendTime")]
+    TimeType,
+}
+
+impl Fault {
+    fn is_about_time(self) -> bool {
+        !matches!(self, Self::NoKey)
+    }
+}
+
+impl InvalidBatch {
+    /// Whether a record breaks a rule on time.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, Self::Records { faults, .. } if faults.iter().any(|f| f.fault.is_about_time()))
+    }
 }
 
 impl From<BatchError> for InvalidBatch {
@@ -102,7 +148,7 @@ pub fn validate_client(
     rules: &ClientRules,
     scratch: &mut Vec<u8>,
 ) -> Result<(), InvalidBatch> {
-    check_header(batch, rules)?;
+    check_header(batch)?;
     batch.check_crc()?;
     let header = *batch.header();
     let payload = batch.payload();
@@ -119,6 +165,7 @@ pub fn validate_client(
         }
     };
     let mut max_timestamp = NO_TIMESTAMP;
+    let (mut faults, mut total) = (Vec::new(), 0);
     for (index, record) in (0..).zip(RecordIter::new(&header, data)) {
         let record = record.map_err(|error| match error {
             RecordError::Cut { index } | RecordError::Varint { index } | RecordError::Length { index } => {
@@ -135,21 +182,16 @@ pub fn validate_client(
                 reason: "offset delta is not the record's position",
             });
         }
-        if rules.require_key && record.key.is_none() {
-            return Err(InvalidBatch::Record {
-                index,
-                reason: "a compacted topic needs keys",
-            });
-        }
-        if rules.timestamp_type == TimestampType::Create {
-            let (earliest, latest) = rules.timestamps;
-            let timestamp = record.timestamp;
-            // -1 means that the producer gave no time; bounds do not concern it.
-            if timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(&timestamp) {
-                return Err(InvalidBatch::Timestamp { index, timestamp });
+        if let Some(fault) = rules.fault(&header, &record) {
+            total += 1;
+            if faults.len() < FAULTS_MAX {
+                faults.push(RecordFault { index, fault });
             }
-            max_timestamp = max_timestamp.max(timestamp);
         }
+        max_timestamp = max_timestamp.max(record.timestamp);
+    }
+    if total > 0 {
+        return Err(InvalidBatch::Records { faults, total });
     }
     if rules.timestamp_type == TimestampType::Create {
         batch.restamp(TimestampType::Create, max_timestamp);
@@ -157,7 +199,28 @@ pub fn validate_client(
     Ok(())
 }
 
-fn check_header(batch: &Batch, rules: &ClientRules) -> Result<(), InvalidBatch> {
+impl ClientRules {
+    /// The rule of the topic that a record breaks first, if any.
+    fn fault(&self, header: &BatchHeader, record: &RecordView<'_>) -> Option<Fault> {
+        if self.require_key && record.key.is_none() {
+            return Some(Fault::NoKey);
+        }
+        let (earliest, latest) = self.timestamps;
+        let timestamp = record.timestamp;
+        // -1 means that the producer gave no time; bounds do not concern it.
+        let bounded = self.timestamp_type == TimestampType::Create && timestamp != NO_TIMESTAMP;
+        if bounded && !(earliest..=latest).contains(&timestamp) {
+            return Some(Fault::Time {
+                timestamp,
+                earliest,
+                latest,
+            });
+        }
+        (header.timestamp_type() == TimestampType::LogAppend).then_some(Fault::TimeType)
+    }
+}
+
+fn check_header(batch: &Batch) -> Result<(), InvalidBatch> {
     let header = batch.header();
     let rule = |holds: bool, reason| {
         if holds {
@@ -182,12 +245,6 @@ fn check_header(batch: &Batch, rules: &ClientRules) -> Result<(), InvalidBatch> 
         rule(header.producer_epoch >= 0, "producer id without an epoch")?;
     } else {
         rule(!header.is_transactional(), "transaction without a producer id")?;
-    }
-    if rules.timestamp_type == TimestampType::Create && header.timestamp_type() == TimestampType::LogAppend {
-        return Err(InvalidBatch::Timestamp {
-            index: 0,
-            timestamp: header.max_timestamp,
-        });
     }
     Ok(())
 }
