@@ -174,6 +174,19 @@ impl Tail {
         freed
     }
 
+    /// Drops what ends at or below `offset`: compaction has rewritten it. Returns what it cost.
+    pub(crate) fn drop_below(&self, offset: i64) -> usize {
+        let mut run = self.run.lock();
+        let mut freed = 0;
+        while run.entries.front().is_some_and(|e| e.next_offset <= offset)
+            && let Some(entry) = run.entries.pop_front()
+        {
+            freed += entry.cost;
+            run.complete_from = entry.next_offset;
+        }
+        freed
+    }
+
     /// Drops everything: the log was cut or reset. Returns what it cost.
     pub(crate) fn clear(&self) -> usize {
         let mut run = self.run.lock();

@@ -303,6 +303,10 @@ impl Log {
         let gone = |file: &Arc<SegmentFile>| old.iter().any(|s| Arc::ptr_eq(&s.file, file));
         state.unsynced.retain(|file| !gone(file));
         state.generation += 1;
+        // Or readers would go on seeing what was removed for as long as the memory lasts.
+        if let Some(last) = group.last() {
+            self.env.tail.release(self.tail.drop_below(last.until));
+        }
         state.measure();
         self.publish(&state);
         Ok(())

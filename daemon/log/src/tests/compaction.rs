@@ -215,6 +215,31 @@ fn a_value_after_its_tombstone_is_kept() {
 }
 
 #[test]
+fn readers_from_memory_see_what_compaction_left() {
+    let mut bench = Bench::compacted();
+    let tail = Arc::new(TailCache::default());
+    bench.env.tail = Arc::clone(&tail);
+    let log = bench.fresh();
+    for i in 0..20 {
+        put(&log, &[("k", Some(&format!("{i}")))]);
+    }
+    roll(&log);
+    put(&log, &[("other", Some("in memory"))]);
+    let before = tail.used();
+    compact(&bench, &log);
+    assert_eq!(
+        records(&log),
+        [
+            stored(19, "k", Some("19")),
+            stored(20, "other", Some("in memory"))
+        ]
+    );
+    assert!(tail.used() < before / 10, "{} of {before}", tail.used());
+    log.truncate_to(20).unwrap();
+    assert_eq!(tail.used(), 0);
+}
+
+#[test]
 fn records_without_a_key_go() {
     let bench = Bench::compacted();
     let log = bench.fresh();
