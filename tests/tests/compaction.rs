@@ -206,7 +206,6 @@ fn positions_of_groups_outlive_the_compaction_of_their_topic() -> Result<()> {
         name: name.into(),
         config_operation: 0,
         value: Some(value.into()),
-        ..Default::default()
     };
     let request = IncrementalAlterConfigsRequest {
         resources: vec![AlterConfigsResource {
@@ -216,7 +215,6 @@ fn positions_of_groups_outlive_the_compaction_of_their_topic() -> Result<()> {
                 set("segment.bytes", "4096"),
                 set("min.cleanable.dirty.ratio", "0.01"),
             ],
-            ..Default::default()
         }],
         ..Default::default()
     };
