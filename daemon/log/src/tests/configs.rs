@@ -120,7 +120,7 @@ fn retention_ms_removes_closed_segments_of_old_records() {
     assert!(log.start() <= 10 && log.start() > 0, "{}", log.start());
     assert!(first.offset >= log.start());
     bench.config.retention_ms = -1;
-    log.set_config(bench.config.clone());
+    log.set_config(bench.config);
     assert!(log.retain(i64::MAX, log.end()).is_empty(), "-1 keeps everything");
 }
 
