@@ -6,15 +6,16 @@ use tradewind_tests::wait;
 use tradewind_wire::api::ApiKey;
 use tradewind_wire::codec::{Reader, Writer};
 use tradewind_wire::error::ErrorCode;
+use tradewind_wire::messages::describe_configs::DescribeConfigsResource;
 use tradewind_wire::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, FetchRequest, FindCoordinatorRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ApiVersionsRequest, DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, FindCoordinatorRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
 };
 
 use crate::support::{
-    SOON, Topic, addresses, batch, connect, connect_other, error, fetch_request, fetched, is_oracle,
-    list_offsets_request, metadata_request, not_here, own_cluster, produce_request, produced, producer_id,
-    unique,
+    SOON, Topic, addresses, batch, brokers, connect, connect_other, error, fetch_request, fetched, is_oracle,
+    kafka, list_offsets_request, metadata_request, not_here, own_cluster, produce_request, produced,
+    producer_id, unique,
 };
 
 /// What a frame may hold where nothing else is set: `socket.request.max.bytes`.
@@ -411,6 +412,25 @@ fn check_07_nobody_is_throttled_without_quotas() -> Result<()> {
         );
         assert_eq!(topic.leader.ask(&api_versions(), 3)?.throttle_time_ms, 0);
     }
+    Ok(())
+}
+
+#[test]
+fn check_08_idle_connections_are_closed_after_ten_minutes() -> Result<()> {
+    let (id, address) = *brokers()?.first().context("a broker")?;
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 4,
+            resource_name: id.to_string().into(),
+            configuration_keys: Some(vec!["connections.max.idle.ms".into()]),
+        }],
+        ..Default::default()
+    };
+    let response = kafka().at(address, &request, 4)?;
+    let result = response.results.first().context("a result")?;
+    assert_eq!(error(result.error_code), ErrorCode::None);
+    let value = result.configs.first().and_then(|config| config.value.clone());
+    assert_eq!(value.as_deref(), Some("600000"));
     Ok(())
 }
 

@@ -135,6 +135,34 @@ fn check_37_an_empty_group_id_is_invalid() -> Result<()> {
     Ok(())
 }
 
+/// The clusters are started with `group.max.size=8`.
+#[test]
+fn check_37_a_full_group_takes_nobody() -> Result<()> {
+    let group = Group::new("full")?;
+    let mut members = Vec::new();
+    for _ in 0..9 {
+        let mut member = group.member()?;
+        member.join.session_timeout_ms = 10_000;
+        let told = member.connection.ask(&member.join, 5)?;
+        if error(told.error_code) == ErrorCode::GroupMaxSizeReached {
+            break;
+        }
+        assert_eq!(error(told.error_code), ErrorCode::MemberIdRequired);
+        member.join.member_id = told.member_id;
+        let sent = member.connection.send(&member.join, 9)?;
+        members.push((member, sent));
+    }
+    // Whoever is too many is told so at the first step or at the second.
+    let mut refused = members.len() == 8;
+    if members.len() == 9 {
+        let (mut last, sent) = members.pop().context("a member")?;
+        let answer = last.connection.receive::<JoinGroupRequest>(9, sent)?;
+        refused = error(answer.error_code) == ErrorCode::GroupMaxSizeReached;
+    }
+    ensure!(refused, "nine members of a group of eight");
+    Ok(())
+}
+
 #[test]
 fn check_37_any_kind_of_group_may_be() -> Result<()> {
     for kind in ["connect", "sr", "stream", "whatever"] {

@@ -13,11 +13,15 @@
 
 mod configs;
 mod connection;
+mod consumer_groups;
+mod creation;
+mod expiry;
 mod fetch;
 mod groups;
 mod list_offsets;
 mod member;
 mod offsets;
 mod produce;
+mod records;
 mod support;
 mod topics;

@@ -30,7 +30,9 @@ pub(crate) const SOON: u64 = 30;
 /// Settings of every cluster of ours that is judged; Apache Kafka is started with the same (`tests/clients/run`).
 pub(crate) const SETTINGS: &str = "[topic_defaults]\n\
      \"group.initial.rebalance.delay.ms\" = 0\n\
-     \"group.min.session.timeout.ms\" = 1000\n";
+     \"group.max.size\" = 8\n\
+     \"group.min.session.timeout.ms\" = 1000\n\
+     \"offsets.retention.check.interval.ms\" = 500\n";
 
 /// The cluster that is judged.
 struct Target {
