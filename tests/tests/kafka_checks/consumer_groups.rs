@@ -4,12 +4,10 @@ use anyhow::{Context, Result, ensure};
 use tradewind_tests::kafka::Connection;
 use tradewind_tests::wait;
 use tradewind_wire::codec::Str;
-use tradewind_wire::consumer_protocol::{ConsumerProtocolSubscription, Versioned};
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::messages::consumer_group_describe::DescribedGroup;
 use tradewind_wire::messages::consumer_group_heartbeat::TopicPartitions;
-use tradewind_wire::messages::join_group::JoinGroupRequestProtocol;
 use tradewind_wire::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use tradewind_wire::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -159,7 +157,7 @@ fn check_44a_ids_are_the_brokers_in_version_0_and_the_clients_in_version_1() -> 
 fn check_44a_requests_that_make_no_sense_are_invalid() -> Result<()> {
     let topic = Topic::new("c-invalid", &[])?;
     let group = Group::new("c-invalid")?;
-    let mut invalid = |what: &str, change: &dyn Fn(&mut ConsumerGroupHeartbeatRequest)| -> Result<()> {
+    let invalid = |what: &str, change: &dyn Fn(&mut ConsumerGroupHeartbeatRequest)| -> Result<()> {
         let mut member = Member::new(&group, &[&topic.name])?;
         change(&mut member.request);
         assert_eq!(member.verdict()?, ErrorCode::InvalidRequest, "{what}");
@@ -425,41 +423,4 @@ fn check_44a_a_group_is_of_one_kind() -> Result<()> {
     );
     assert_eq!(classic_member.heartbeat()?, ErrorCode::None);
     Ok(())
-}
-
-#[test]
-fn check_44a_a_classic_group_moves_to_the_new_protocol_while_it_works() -> Result<()> {
-    let topic = Topic::with_partitions("c-moves", 2, &[])?;
-    let group = Group::new("c-moves")?;
-    let subscription = ConsumerProtocolSubscription {
-        topics: vec![topic.name.as_str().into()],
-        ..Default::default()
-    };
-    let mut classic = group.member()?;
-    classic.join.protocol_type = "consumer".into();
-    classic.join.protocols = vec![JoinGroupRequestProtocol {
-        name: "range".into(),
-        metadata: subscription.to_bytes(1)?,
-    }];
-    classic.join()?;
-    // Nothing assigned: version 0, no topics, no user data.
-    let own = classic.id().to_owned();
-    let synced = classic.sync(&[(&own, b"\0\0\0\0\0\0\xff\xff\xff\xff")])?;
-    assert_eq!(error(synced.error_code), ErrorCode::None);
-
-    let mut new = Member::new(&group, &[&topic.name])?;
-    new.beat()?;
-    let told = describe(&group)?;
-    assert_eq!(error(told.error_code), ErrorCode::None);
-    assert_eq!(told.members.len(), 2);
-    // The classic member is sent to join again, and gets its part from the coordinator.
-    wait::until_true("it is told to join again", SOON, || {
-        new.beat()?;
-        Ok(classic.heartbeat()? == ErrorCode::RebalanceInProgress)
-    })?;
-    classic.join()?;
-    let synced = classic.sync(&[])?;
-    assert_eq!(error(synced.error_code), ErrorCode::None);
-    ensure!(!synced.assignment.is_empty());
-    new.await_partitions(1)
 }

@@ -139,27 +139,23 @@ fn check_37_an_empty_group_id_is_invalid() -> Result<()> {
 #[test]
 fn check_37_a_full_group_takes_nobody() -> Result<()> {
     let group = Group::new("full")?;
-    let mut members = Vec::new();
-    for _ in 0..9 {
+    let mut first = group.stable_member()?;
+    let mut others = Vec::new();
+    for _ in 0..7 {
         let mut member = group.member()?;
-        member.join.session_timeout_ms = 10_000;
-        let told = member.connection.ask(&member.join, 5)?;
-        if error(told.error_code) == ErrorCode::GroupMaxSizeReached {
-            break;
-        }
-        assert_eq!(error(told.error_code), ErrorCode::MemberIdRequired);
-        member.join.member_id = told.member_id;
-        let sent = member.connection.send(&member.join, 9)?;
-        members.push((member, sent));
+        let sent = member.send_join()?;
+        others.push((member, sent));
     }
-    // Whoever is too many is told so at the first step or at the second.
-    let mut refused = members.len() == 8;
-    if members.len() == 9 {
-        let (mut last, sent) = members.pop().context("a member")?;
-        let answer = last.connection.receive::<JoinGroupRequest>(9, sent)?;
-        refused = error(answer.error_code) == ErrorCode::GroupMaxSizeReached;
+    await_rebalance(&mut first)?;
+    first.join()?;
+    for (member, sent) in &mut others {
+        member.receive_join(*sent)?;
     }
-    ensure!(refused, "nine members of a group of eight");
+    let mut ninth = group.member()?;
+    for version in [3, 5] {
+        let answer = ninth.connection.ask(&ninth.join, version)?;
+        assert_eq!(error(answer.error_code), ErrorCode::GroupMaxSizeReached);
+    }
     Ok(())
 }
 

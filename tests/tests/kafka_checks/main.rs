@@ -22,6 +22,5 @@ mod list_offsets;
 mod member;
 mod offsets;
 mod produce;
-mod records;
 mod support;
 mod topics;

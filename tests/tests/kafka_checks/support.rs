@@ -32,6 +32,7 @@ pub(crate) const SETTINGS: &str = "[topic_defaults]\n\
      \"group.initial.rebalance.delay.ms\" = 0\n\
      \"group.max.size\" = 8\n\
      \"group.min.session.timeout.ms\" = 1000\n\
+     \"log.cleaner.backoff.ms\" = 200\n\
      \"offsets.retention.check.interval.ms\" = 500\n";
 
 /// The cluster that is judged.

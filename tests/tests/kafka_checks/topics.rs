@@ -1,25 +1,19 @@
 //! Checks 10 to 14: what Metadata tells of brokers and topics.
 
 use anyhow::{Context, Result, ensure};
-use tradewind_tests::kafka::Connection;
 use tradewind_tests::{Kafka, wait};
-use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::TopicId;
-use tradewind_wire::messages::create_partitions::CreatePartitionsTopic;
-use tradewind_wire::messages::create_topics::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreatableTopicResult,
-};
-use tradewind_wire::messages::delete_topics::DeleteTopicState;
+use tradewind_wire::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic};
 use tradewind_wire::messages::metadata::{MetadataRequestTopic, MetadataResponseTopic};
 use tradewind_wire::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
 };
 
 use crate::creation::{plain, try_create};
 use crate::support::{
     SOON, Topic, await_topic, batch, brokers, connect, create, error, fetch_request, is_oracle, kafka,
-    metadata_request, own_cluster, produce_request, produced, replication, unique,
+    metadata_request, own_cluster, replication, unique,
 };
 
 /// The answer for one topic.
