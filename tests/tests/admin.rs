@@ -367,6 +367,7 @@ fn the_quorum_is_described_by_every_daemon_alike() -> Result<()> {
                 .collect();
             ensure!(voters == [1, 2, 3] && quorum.observers.is_empty(), "{quorum:?}");
             ensure!(quorum.high_watermark > 0, "{quorum:?}");
+            ensure!((1..1_000).contains(&quorum.leader_epoch), "{quorum:?}");
             ensure!(
                 quorum.current_voters.iter().all(|voter| voter.log_end_offset > 0),
                 "{quorum:?}"

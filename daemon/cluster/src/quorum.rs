@@ -24,8 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Quorum {
     /// The leader as last heard.
     pub leader: Option<NodeId>,
-    /// The number of its reign; grows with every election.
-    pub reign: u64,
+    /// The Raft term. Two leaders may have followed each other in one; the later has the greater id.
+    pub term: u64,
     /// The index behind the last entry that is known to be held by a majority.
     pub committed_end: u64,
     /// Those who vote.

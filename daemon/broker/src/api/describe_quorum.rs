@@ -79,7 +79,7 @@ fn describe(quorum: &Quorum, now_ms: i64) -> PartitionData {
     PartitionData {
         partition_index: 0,
         leader_id: quorum.leader.unwrap_or(-1),
-        leader_epoch: i32::try_from(quorum.reign).unwrap_or(i32::MAX),
+        leader_epoch: i32::try_from(quorum.term).unwrap_or(i32::MAX),
         high_watermark: offset(quorum.committed_end),
         current_voters: quorum.voters.iter().map(state).collect(),
         observers: quorum.learners.iter().map(state).collect(),
@@ -97,7 +97,7 @@ mod tests {
         let described = describe(
             &Quorum {
                 leader: Some(2),
-                reign: 7,
+                term: 7,
                 committed_end: 40,
                 voters: vec![member(1, Some(39)), member(2, Some(41))],
                 learners: vec![member(3, None)],

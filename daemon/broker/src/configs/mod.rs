@@ -189,7 +189,9 @@ pub(crate) fn of_group(cluster: &Cluster, group: &str) -> Vec<Described> {
             image.group_config(group, key.name),
             Source::DynamicGroup,
         );
-        places.add(group_default(key.name), Some(key.default), Source::Default);
+        let name = group_default(key.name);
+        places.add(name, cluster.file_default(name), Source::StaticBroker);
+        places.add(name, Some(key.default), Source::Default);
         Described::new(key.name, key, places.0)
     };
     GROUP_CONFIGS.iter().map(describe).collect()
@@ -243,6 +245,18 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
             Some(config.default_replication_factor.to_string()),
             Kind::Int,
             "Replicas of topics that do not say how many; lowered to the number of daemons.",
+        ),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            Some(config.group.consumer.heartbeat_interval_ms.to_string()),
+            Kind::Int,
+            "How often members of groups of the consumer protocol send a heartbeat.",
+        ),
+        (
+            "group.consumer.session.timeout.ms",
+            Some(config.group.consumer.session_timeout_ms.to_string()),
+            Kind::Int,
+            "After what silence a member of such a group is removed.",
         ),
         (
             "group.initial.rebalance.delay.ms",

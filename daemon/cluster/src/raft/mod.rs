@@ -216,7 +216,7 @@ impl Group {
         let all: BTreeSet<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();
         Quorum {
             leader: metrics.current_leader.map(node_id),
-            reign: reign(metrics.vote.leader_id()),
+            term: metrics.current_term,
             committed_end: metrics.last_applied.map_or(0, |id| id.index + 1),
             voters: voters.iter().map(member).collect(),
             learners: all.difference(&voters).map(member).collect(),
