@@ -537,6 +537,7 @@ fn settings_of_topics_are_described_and_altered_as_kafka_does() -> Result<()> {
         (("retention.ms", SET, Some("soon")), ErrorCode::InvalidConfig),
         (("retention.ms", SET, None), ErrorCode::InvalidRequest),
         (("no.such.key", SET, Some("1")), ErrorCode::InvalidConfig),
+        (("no.such.key", DELETE, None), ErrorCode::None),
         (
             ("min.compaction.lag.ms", SET, Some("9223372036854775807")),
             ErrorCode::None,

@@ -22,7 +22,7 @@ def main(path):
                 current = found[2]
                 ended[current] = found[1].lower()
             elif found := SAID.match(line):
-                said[current] = found[1]
+                said.setdefault(current, found[1])
             elif line.startswith(("panic: ", "fatal error: ")):
                 panic = panic or line
     for test, state in ended.items():

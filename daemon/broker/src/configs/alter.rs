@@ -26,7 +26,12 @@ pub(crate) async fn alter(
     let target = target(broker, resource_type, name)?;
     let mut by_key = BTreeMap::new();
     for (asked, change) in changes {
-        let key = key_of(&target, &asked)?;
+        let key = match key_of(&target, &asked) {
+            Ok(key) => key,
+            // As Kafka has it: what was never set is gone already, whatever its name.
+            Err(_) if matches!(change, ConfigChange::Delete) => continue,
+            Err(refused) => return Err(refused),
+        };
         if by_key.insert(key.to_owned(), change).is_some() {
             let message = format!("Error due to duplicate config keys: {asked}");
             return Err((ErrorCode::InvalidRequest, message));
