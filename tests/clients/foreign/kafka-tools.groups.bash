@@ -23,7 +23,7 @@ groups_describe() {
     offsets "$GROUP" | awk '{ at += $2; lag += $3 } END { exit !(at == 60 && at + lag <= 200) }'
     kafka consumer-groups --describe --group "$GROUP" --state 2>/dev/null | awk -v g="$GROUP" '$1 == g && /Empty/ && $NF == 0 { f = 1 } END { exit !f }'
     refuse 'has no active members' kafka consumer-groups --describe --group "$GROUP" --members
-    refuse 'not found' kafka consumer-groups --describe --group "none-$RUN"
+    refuse 'GroupIdNotFoundException' kafka consumer-groups --describe --group "none-$RUN"
 }
 
 # While a member is there it is named with its partitions, and its offsets cannot be reset.
@@ -50,7 +50,7 @@ groups_list() {
 reset() {
     local expected=$1 found; shift
     found=$(kafka consumer-groups --reset-offsets --group "$GROUP" "$@" --dry-run 2>/dev/null |
-        awk '$3 ~ /^[0-9]+$/ { print $3 ":" $4 }' | sort | paste -sd' ')
+        awk -v g="$GROUP" '$1 == g { print $3 ":" $4 }' | sort | paste -sd' ')
     [ "$found" = "$expected" ] || { say "reset $*: '$found' instead of '$expected'"; return 1; }
 }
 
