@@ -223,6 +223,8 @@ impl Replicas {
                     }
                 },
             };
+            let cut = partition.cut.map_or(0, |cut| cut.target_end);
+            replica.log().set_inherited(cut);
             replica.apply(partition, settings, registered);
             self.copies.write().insert(key, Arc::clone(&replica));
             touched.push(replica);

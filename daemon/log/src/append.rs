@@ -56,7 +56,7 @@ impl Log {
         let mut state = self.lock();
         self.check_open(&state)?;
         check_epoch(&state, leader_epoch)?;
-        if let Some(written) = state.producers.check(batch.header())? {
+        if let Some(written) = state.producers.check(batch.header(), state.inherited)? {
             let log_append = config.timestamp_type == TimestampType::LogAppend;
             return Ok(Appended {
                 base_offset: written.base_offset,

@@ -112,6 +112,8 @@ pub(crate) struct State {
     /// Whether the epochs differ from their file.
     pub(crate) epochs_dirty: bool,
     pub(crate) producers: Producers,
+    /// Where mirrored records end and clients' begin.
+    pub(crate) inherited: i64,
     /// Segments closed since the last flush, which must be flushed with the active one.
     pub(crate) unsynced: Vec<Arc<SegmentFile>>,
     /// Counts truncations and deletions, so that a reader without the lock notices one.
@@ -223,6 +225,12 @@ impl Log {
     /// Changes the settings. They hold from the next append on.
     pub fn set_config(&self, config: LogConfig) {
         self.state.lock().config = Arc::new(config);
+    }
+
+    /// Says that what ends at or below `end` was mirrored from another region, before clients wrote here: its producers may
+    /// each go on with any sequence once. 0 for a log that no mirror wrote.
+    pub fn set_inherited(&self, end: i64) {
+        self.state.lock().inherited = end;
     }
 
     /// Lets a leader epoch begin at the log's end: what a new leader does before its first append. Changes nothing if the

@@ -11,6 +11,8 @@ use crate::error::SequenceError;
 
 /// Batches remembered per producer: what a client may have in flight.
 pub(crate) const WINDOW: usize = 5;
+/// Above these bits of a producer id stands the number of the cluster that gave it out; 0 is none of ours.
+const CLUSTER_SHIFT: u32 = 36;
 /// Producers remembered per log; beyond it, those idle the longest are forgotten.
 const MAX_PRODUCERS: usize = 50_000;
 
@@ -61,7 +63,15 @@ pub(crate) struct Producers {
 
 impl Producers {
     /// Whether a leader may append the batch: `Ok(Some)` if it already has, `Ok(None)` if it may.
-    pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Written>, SequenceError> {
+    ///
+    /// What ends at or below `inherited` was written in the region that this log mirrored until then. A producer of which
+    /// nothing else is known may go on with any sequence, once, because what it wrote there last may not have come over;
+    /// one of a foreign Kafka is not known at all, because its id may be another producer's here.
+    pub(crate) fn check(
+        &self,
+        header: &BatchHeader,
+        inherited: i64,
+    ) -> Result<Option<Written>, SequenceError> {
         let (producer_id, epoch, found) = (header.producer_id, header.producer_epoch, header.base_sequence);
         if producer_id < 0 || header.is_control() {
             return Ok(None);
@@ -70,6 +80,11 @@ impl Producers {
             // Expired, truncated or never seen: any sequence may start.
             return Ok(None);
         };
+        let newest = known.batches.last();
+        let inherited = inherited > 0 && newest.is_none_or(|newest| newest.last_offset < inherited);
+        if inherited && producer_id >> CLUSTER_SHIFT == 0 {
+            return Ok(None);
+        }
         if epoch < known.epoch {
             return Err(SequenceError::StaleEpoch {
                 producer_id,
@@ -86,7 +101,11 @@ impl Producers {
             })
         };
         if epoch > known.epoch {
-            return if found == 0 { Ok(None) } else { out_of_order(0) };
+            return if found == 0 || inherited {
+                Ok(None)
+            } else {
+                out_of_order(0)
+            };
         }
         let duplicate = known
             .batches
@@ -96,10 +115,10 @@ impl Producers {
         if let Some(duplicate) = duplicate {
             return Ok(Some(*duplicate));
         }
-        let expected = known
-            .batches
-            .last()
-            .map_or(0, |last| add_sequence(last.last_sequence, 1));
+        if inherited {
+            return Ok(None);
+        }
+        let expected = newest.map_or(0, |last| add_sequence(last.last_sequence, 1));
         if found == expected {
             return Ok(None);
         }
@@ -132,7 +151,9 @@ impl Producers {
             transaction_start: None,
             seen_ms: now_ms,
         });
-        if batch.producer_epoch > entry.epoch {
+        // A lower epoch than known comes only from a producer that took an inherited id over.
+        if batch.producer_epoch != entry.epoch && (batch.producer_epoch > entry.epoch || !batch.is_control())
+        {
             entry.epoch = batch.producer_epoch;
             entry.batches.clear();
         }
@@ -273,7 +294,7 @@ mod tests {
     }
 
     fn accept(state: &mut Producers, h: BatchHeader) {
-        assert_eq!(state.check(&h), Ok(None), "{h:?}");
+        assert_eq!(state.check(&h, 0), Ok(None), "{h:?}");
         state.note(&h, None, 0);
     }
 
@@ -284,11 +305,11 @@ mod tests {
             accept(&mut state, header(1, 0, i * 2, 2, 100 + i64::from(i) * 2));
         }
         for i in 3..8 {
-            let again = state.check(&header(1, 0, i * 2, 2, 0)).unwrap().unwrap();
+            let again = state.check(&header(1, 0, i * 2, 2, 0), 0).unwrap().unwrap();
             assert_eq!(again.base_offset, 100 + i64::from(i) * 2);
         }
         assert!(matches!(
-            state.check(&header(1, 0, 4, 2, 0)),
+            state.check(&header(1, 0, 4, 2, 0), 0),
             Err(SequenceError::TooOld { found: 4, .. })
         ));
     }
@@ -298,7 +319,7 @@ mod tests {
         let mut state = Producers::default();
         accept(&mut state, header(1, 0, 0, 1, 0));
         assert!(matches!(
-            state.check(&header(1, 0, 2, 1, 0)),
+            state.check(&header(1, 0, 2, 1, 0), 0),
             Err(SequenceError::OutOfOrder {
                 expected: 1,
                 found: 2,
@@ -307,7 +328,7 @@ mod tests {
         ));
         // Overlaps what is there without being a repeat of it.
         assert!(matches!(
-            state.check(&header(1, 0, 0, 2, 0)),
+            state.check(&header(1, 0, 0, 2, 0), 0),
             Err(SequenceError::OutOfOrder { .. })
         ));
     }
@@ -317,14 +338,52 @@ mod tests {
         let mut state = Producers::default();
         accept(&mut state, header(1, 3, 7, 1, 0));
         assert!(matches!(
-            state.check(&header(1, 4, 8, 1, 0)),
+            state.check(&header(1, 4, 8, 1, 0), 0),
             Err(SequenceError::OutOfOrder { expected: 0, .. })
         ));
         accept(&mut state, header(1, 4, 0, 1, 1));
         assert!(matches!(
-            state.check(&header(1, 3, 8, 1, 0)),
+            state.check(&header(1, 3, 8, 1, 0), 0),
             Err(SequenceError::StaleEpoch { current: 4, .. })
         ));
+    }
+
+    #[test]
+    fn an_inherited_producer_may_go_on_anywhere_once() {
+        let id = 5 << CLUSTER_SHIFT;
+        let mut state = Producers::default();
+        for i in 0..3 {
+            accept(&mut state, header(id, 1, i, 1, 10 + i64::from(i)));
+        }
+        let gap = header(id, 1, 7, 1, 0);
+        assert!(state.check(&gap, 0).is_err() && state.check(&gap, 12).is_err());
+        let again = state.check(&header(id, 1, 1, 1, 0), 13).unwrap();
+        assert_eq!(again.map(|b| b.base_offset), Some(11), "a repeat is known as one");
+        assert!(matches!(
+            state.check(&header(id, 0, 3, 1, 0), 13),
+            Err(SequenceError::StaleEpoch { .. })
+        ));
+        assert_eq!(state.check(&header(id, 2, 4, 1, 0), 13), Ok(None));
+        assert_eq!(state.check(&gap, 13), Ok(None));
+        state.note(&header(id, 1, 7, 1, 13), None, 0);
+        assert!(
+            state.check(&header(id, 1, 9, 1, 0), 13).is_err(),
+            "from then on it is strict"
+        );
+        assert_eq!(state.check(&header(id, 1, 8, 1, 0), 13), Ok(None));
+    }
+
+    #[test]
+    fn a_producer_of_a_foreign_kafka_is_not_known_above_the_cut() {
+        let mut state = Producers::default();
+        accept(&mut state, header(7, 4, 0, 1, 10));
+        assert_eq!(
+            state.check(&header(7, 4, 0, 1, 0), 11),
+            Ok(None),
+            "no repeat: another producer"
+        );
+        assert_eq!(state.check(&header(7, 0, 0, 1, 0), 11), Ok(None));
+        assert!(state.check(&header(7, 4, 0, 1, 0), 10).unwrap().is_some());
     }
 
     #[test]
@@ -337,7 +396,12 @@ mod tests {
     fn sequences_wrap_and_are_still_recognised() {
         let mut state = Producers::default();
         accept(&mut state, header(1, 0, i32::MAX - 1, 3, 0));
-        assert!(state.check(&header(1, 0, i32::MAX - 1, 3, 0)).unwrap().is_some());
+        assert!(
+            state
+                .check(&header(1, 0, i32::MAX - 1, 3, 0), 0)
+                .unwrap()
+                .is_some()
+        );
         accept(&mut state, header(1, 0, 1, 1, 3));
         accept(&mut state, header(1, 0, 2, 1, 4));
     }

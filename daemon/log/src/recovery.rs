@@ -100,6 +100,7 @@ impl<'a> Opening<'a> {
             epochs_dirty: false,
             epochs: epochs.clone().unwrap_or_default(),
             producers: Producers::default(),
+            inherited: 0,
             unsynced: Vec::new(),
             generation: 0,
             flush_cap: i64::MAX,
