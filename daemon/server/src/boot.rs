@@ -27,10 +27,10 @@ use tradewind_wire::clock::Rng;
 use crate::cli::kafka;
 use crate::clock::{SystemClock, SystemRng};
 use crate::config::Settings;
-use crate::connection::{Budget, Limits};
+use crate::connection::{Budget, Limits, STALL_TIMEOUT};
 use crate::flows;
 use crate::http::{self, Facts};
-use crate::listener::{self, Room};
+use crate::listener::{self, PerIp, Room};
 use crate::metrics;
 use crate::notify;
 use crate::service::{MeshRequests, Requests};
@@ -388,9 +388,11 @@ impl Daemon {
 fn room(settings: &Settings) -> Room {
     Room {
         places: Arc::new(Semaphore::new(settings.max_connections)),
+        per_ip: PerIp::new(settings.max_connections_per_ip),
         limits: Limits {
             idle_timeout: settings.idle_timeout,
-            budget: Budget::new(REQUEST_BUDGET.max(2 * settings.max_request_bytes)),
+            stall_timeout: settings.idle_timeout.min(STALL_TIMEOUT),
+            budget: Budget::new(settings.queued_request_bytes),
         },
         max_request_bytes: settings.max_request_bytes,
         tasks: TaskTracker::new(),
@@ -413,7 +415,5 @@ async fn fatal(cluster: &Cluster) -> String {
 const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
 /// Kafka's `log.retention.check.interval.ms`.
 const RETENTION_CHECK: Duration = Duration::from_secs(300);
-/// What requests may hold in memory, over all connections, if the longest one is not longer.
-const REQUEST_BUDGET: usize = 256 << 20;
 /// How long connections may take to answer what they have read.
 const CONNECTIONS_DRAIN: Duration = Duration::from_secs(3);

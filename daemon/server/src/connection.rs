@@ -3,12 +3,14 @@
 //! Requests are handed to the broker one after the other, so that the records of a pipelining producer keep their order.
 //! What an answer still has to wait for (copies, a fetch's records, a group's other members) it waits for beside the next
 //! requests; answers leave in the order of the requests all the same. A second task reads ahead. Frames are bounded in
-//! number per connection and in bytes over all connections. Nothing here knows what a frame says.
+//! number per connection and in bytes over all connections, from before they are read. Nothing here knows what a frame
+//! says.
 //!
 //! ```text
 //! socket -> reader task -> queue (READ_AHEAD frames, Budget bytes) -> broker -> answers in order (PIPELINED) -> socket
 //! ```
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,10 +34,14 @@ pub(crate) trait Handler: Send {
     fn handle(&mut self, frame: Bytes) -> impl Future<Output = Reply> + Send;
 }
 
-/// Where request frames come from.
+/// Where request frames come from. Both methods are cancel-safe.
 pub(crate) trait Frames: Send + 'static {
-    /// The next frame; `None` at a clean end. Cancel-safe.
+    /// Waits for a frame to begin and says how long it is, before it is in memory; `None` at a clean end.
+    fn announced(&mut self) -> impl Future<Output = Result<Option<usize>, String>> + Send;
+    /// The frame that was announced.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, String>> + Send;
+    /// How much of it has arrived: grows while its sender is alive.
+    fn arrived(&self) -> usize;
 }
 
 /// Where response frames go.
@@ -49,13 +55,22 @@ pub(crate) trait Replies: Send {
 pub(crate) struct Limits {
     /// Closed after so long without a request.
     pub(crate) idle_timeout: Duration,
+    /// Closed when nothing arrives for so long of a request that has begun.
+    pub(crate) stall_timeout: Duration,
     /// Bytes of all requests that are read and not yet answered.
     pub(crate) budget: Budget,
 }
 
-/// Bytes that requests may hold, over all connections.
+/// Bytes that requests may hold, over all connections. One half is for requests of ordinary size, the other for large
+/// ones: while a few of those come in slowly, everybody else's go on.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
+    ordinary: Half,
+    large: Half,
+}
+
+#[derive(Debug, Clone)]
+struct Half {
     units: Arc<Semaphore>,
     total: u32,
 }
@@ -63,19 +78,28 @@ pub(crate) struct Budget {
 impl Budget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        let total = u32::try_from(bytes / BUDGET_UNIT).unwrap_or(u32::MAX).max(1);
-        Self {
+        let total = u32::try_from(bytes / 2 / BUDGET_UNIT).unwrap_or(u32::MAX).max(1);
+        let half = || Half {
             units: Arc::new(Semaphore::new(total as usize)),
             total,
+        };
+        Self {
+            ordinary: half(),
+            large: half(),
         }
     }
 
-    /// Waits for room for one frame. A frame larger than the whole budget takes all of it.
+    /// Waits for room for one frame. A frame larger than its half takes all of it.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let half = if bytes > ORDINARY_BYTES {
+            &self.large
+        } else {
+            &self.ordinary
+        };
         let units = u32::try_from(bytes / BUDGET_UNIT + 1)
             .unwrap_or(u32::MAX)
-            .min(self.total);
-        Arc::clone(&self.units).acquire_many_owned(units).await.ok()
+            .min(half.total);
+        Arc::clone(&half.units).acquire_many_owned(units).await.ok()
     }
 }
 
@@ -99,7 +123,10 @@ pub(crate) async fn serve(
             Some(reply) = waiting.next(), if !waiting.is_empty() => reply,
             frame = queued.recv(), if reading && waiting.len() < PIPELINED => match frame {
                 Some((frame, room)) => {
-                    let reply = handler.handle(frame).await;
+                    let handling = pin!(handler.handle(frame));
+                    let Ok(reply) = answer_meanwhile(handling, &mut waiting, &mut replies, &open).await else {
+                        break;
+                    };
                     // A frame's bytes are spent once it is handled; an answer that waits holds none of them.
                     drop(room);
                     waiting.push_back(reply.settled());
@@ -119,6 +146,27 @@ pub(crate) async fn serve(
         }
     }
     reader.abort();
+}
+
+/// Waits for a request to be handled, and meanwhile sends the answers to earlier ones: a fetch may take its time.
+async fn answer_meanwhile<F: Future<Output = Reply> + Send>(
+    mut handling: Pin<&mut impl Future<Output = Reply>>,
+    waiting: &mut FuturesOrdered<F>,
+    replies: &mut impl Replies,
+    open: &AtomicUsize,
+) -> Result<Reply, ()> {
+    loop {
+        let earlier = tokio::select! {
+            biased;
+            reply = &mut handling => return Ok(reply),
+            Some(earlier) = waiting.next(), if !waiting.is_empty() => earlier,
+        };
+        open.fetch_sub(1, Ordering::Relaxed);
+        if let Err(reason) = send(replies, earlier).await {
+            tracing::debug!(reason, "closing a connection");
+            return Err(());
+        }
+    }
 }
 
 async fn send(replies: &mut impl Replies, reply: Reply) -> Result<(), String> {
@@ -145,35 +193,70 @@ async fn read(
     drain: CancellationToken,
 ) {
     loop {
+        let announced = tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            announced = timeout(limits.idle_timeout, frames.announced()) => announced,
+        };
+        let length = match announced {
+            Ok(Ok(Some(length))) => length,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return refused(&error),
+            // Whoever waits for an answer is not idle.
+            Err(_) if open.load(Ordering::Relaxed) > 0 => continue,
+            Err(_) => return,
+        };
+        // Before its bytes are in memory: else as many half-read frames as there are connections could be.
+        let room = tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            room = limits.budget.take(length) => room,
+        };
+        let Some(room) = room else { return };
         let frame = tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            frame = timeout(limits.idle_timeout, frames.next()) => frame,
+            frame = whole(&mut frames, limits.stall_timeout) => frame,
         };
         match frame {
-            Ok(Ok(Some(frame))) => {
-                let Some(room) = limits.budget.take(frame.len()).await else {
-                    return;
-                };
+            Ok(Some(frame)) => {
                 open.fetch_add(1, Ordering::Relaxed);
                 if queue.send((frame, room)).await.is_err() {
                     return;
                 }
             }
-            Ok(Ok(None)) => return,
-            Ok(Err(error)) => {
-                tracing::debug!(error, "closing a connection");
-                metrics::bad_frame();
-                return;
-            }
-            // Whoever waits for an answer is not idle.
-            Err(_) if open.load(Ordering::Relaxed) > 0 => {}
-            Err(_) => return,
+            Ok(None) => return,
+            Err(error) => return refused(&error),
         }
     }
 }
 
+/// The announced frame, unless nothing of it arrives for `stall`: it holds room that others may wait for.
+async fn whole(frames: &mut impl Frames, stall: Duration) -> Result<Option<Bytes>, String> {
+    loop {
+        let arrived = frames.arrived();
+        match timeout(stall, frames.next()).await {
+            Ok(frame) => return frame,
+            Err(_) if frames.arrived() > arrived => {}
+            Err(_) => return Err("a frame stopped half-way".to_owned()),
+        }
+    }
+}
+
+fn refused(error: &str) {
+    tracing::debug!(error, "closing a connection");
+    metrics::bad_frame();
+}
+
 impl<R: AsyncRead + Unpin + Send + 'static> Frames for KafkaReader<R> {
+    async fn announced(&mut self) -> Result<Option<usize>, String> {
+        self.announced().await.map_err(|error| error.to_string())
+    }
+
+    fn arrived(&self) -> usize {
+        self.buffered()
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, String> {
         self.recv().await.map_err(|error| error.to_string())
     }
@@ -186,6 +269,14 @@ impl<W: AsyncWrite + Unpin + Send> Replies for KafkaWriter<W> {
 }
 
 impl Frames for FrameRx {
+    async fn announced(&mut self) -> Result<Option<usize>, String> {
+        self.announced().await.map_err(|error| error.to_string())
+    }
+
+    fn arrived(&self) -> usize {
+        self.buffered()
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, String> {
         self.recv().await.map_err(|error| error.to_string())
     }
@@ -197,10 +288,14 @@ impl Replies for FrameTx {
     }
 }
 
+/// A request that has begun and of which nothing more arrives for so long is given up.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Frames that are read while an earlier one is being answered.
 const READ_AHEAD: usize = 16;
 /// Requests of one connection whose answers are waited for at a time.
 const PIPELINED: usize = 8;
+/// Longer requests are large ones: more than a producer sends by default.
+const ORDINARY_BYTES: usize = 2 << 20;
 /// What the budget is counted in.
 const BUDGET_UNIT: usize = 1 << 10;
 /// A client that takes longer over one answer is gone.
@@ -242,6 +337,7 @@ mod tests {
         let signal = Arc::new(Semaphore::new(0));
         let limits = Limits {
             idle_timeout: idle,
+            stall_timeout: idle,
             budget: Budget::new(1 << 20),
         };
         let (reader, writer) = (KafkaReader::new(read, 1_000), KafkaWriter::new(write));
@@ -325,6 +421,97 @@ mod tests {
         let last = read(&mut client).await;
         assert!(last.is_none() || last.as_deref() == Some("wait"), "{last:?}");
         assert_eq!(read(&mut client).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_frame_waits_for_room_before_it_is_read_and_gives_it_back_when_it_is_handled() {
+        let budget = Budget::new(2 * BUDGET_UNIT);
+        let limits = Limits {
+            idle_timeout: LONG,
+            stall_timeout: LONG,
+            budget: budget.clone(),
+        };
+        let (mut client, server) = duplex(1 << 20);
+        let (read_half, write_half) = tokio::io::split(server);
+        let (reader, writer) = (KafkaReader::new(read_half, 1_000), KafkaWriter::new(write_half));
+        let echo = Echo(Arc::new(Semaphore::new(0)));
+        tokio::spawn(serve(reader, writer, echo, limits, CancellationToken::new()));
+        // Another connection has begun a request and not finished it.
+        let elsewhere = budget.take(1).await.unwrap();
+        write(&mut client, &["a", "b"]).await;
+        let early = timeout(Duration::from_millis(50), read(&mut client)).await;
+        assert!(early.is_err(), "there is no room to read it into");
+        assert!(
+            budget.take(ORDINARY_BYTES + 1).await.is_some(),
+            "large ones have room of their own"
+        );
+        drop(elsewhere);
+        assert_eq!(read(&mut client).await.as_deref(), Some("a"));
+        assert_eq!(read(&mut client).await.as_deref(), Some("b"));
+        assert_eq!(budget.ordinary.units.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_stops_half_way_is_given_up_with_its_room() {
+        let (client, server) = duplex(1 << 20);
+        let (mut client_read, mut client_write) = tokio::io::split(client);
+        let (read_half, write_half) = tokio::io::split(server);
+        let budget = Budget::new(1 << 20);
+        let limits = Limits {
+            idle_timeout: LONG,
+            stall_timeout: Duration::from_millis(20),
+            budget: budget.clone(),
+        };
+        let (reader, writer) = (KafkaReader::new(read_half, 1_000), KafkaWriter::new(write_half));
+        let echo = Echo(Arc::new(Semaphore::new(0)));
+        tokio::spawn(serve(reader, writer, echo, limits, CancellationToken::new()));
+        client_write
+            .write_all(&[0, 0, 0, 9, b'h', b'a', b'l', b'f'])
+            .await
+            .unwrap();
+        let mut nothing = [0; 1];
+        assert_eq!(client_read.read(&mut nothing).await.unwrap(), 0, "closed");
+        assert_eq!(
+            budget.ordinary.units.available_permits(),
+            budget.ordinary.total as usize
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_its_time_does_not_hold_up_the_answers_before_it() {
+        struct Slow(Arc<Semaphore>);
+        impl Handler for Slow {
+            async fn handle(&mut self, frame: Bytes) -> Reply {
+                if &frame[..] == b"slow" {
+                    self.0.acquire().await.unwrap().forget();
+                    return Reply::Frame(vec![frame]);
+                }
+                // Ready only after the next request has begun.
+                Reply::Later(Box::pin(async move {
+                    tokio::task::yield_now().await;
+                    Reply::Frame(vec![frame])
+                }))
+            }
+        }
+        let (mut client, server) = duplex(1 << 20);
+        let (read_half, write_half) = tokio::io::split(server);
+        let signal = Arc::new(Semaphore::new(0));
+        let limits = Limits {
+            idle_timeout: LONG,
+            stall_timeout: LONG,
+            budget: Budget::new(1 << 20),
+        };
+        let (reader, writer) = (KafkaReader::new(read_half, 1_000), KafkaWriter::new(write_half));
+        let slow = Slow(Arc::clone(&signal));
+        tokio::spawn(serve(reader, writer, slow, limits, CancellationToken::new()));
+        write(&mut client, &["first", "slow"]).await;
+        assert_eq!(
+            read(&mut client).await.as_deref(),
+            Some("first"),
+            "while `slow` is being handled"
+        );
+        signal.add_permits(1);
+        assert_eq!(read(&mut client).await.as_deref(), Some("slow"));
     }
 
     #[tokio::test]

@@ -166,18 +166,48 @@ impl FrameRx {
         self.limit = limit.min(MAX_FRAME_BYTES);
     }
 
+    /// Waits for the next frame to begin, and says how long it is; `None` when the peer has finished the stream.
+    /// Cancel-safe. [`Self::recv`] returns the frame.
+    pub async fn announced(&mut self) -> Result<Option<usize>, FrameError> {
+        loop {
+            self.begin()?;
+            if let Some((_, length)) = &self.frame {
+                return Ok(Some(*length));
+            }
+            if !self.receive().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How much has arrived of the frame that is being received.
+    pub fn buffered(&self) -> usize {
+        let pending: usize = self.pending.iter().map(Bytes::len).sum();
+        pending + self.frame.as_ref().map_or(0, |(frame, _)| frame.len())
+    }
+
     /// The next frame; `None` when the peer has finished the stream. Cancel-safe.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             if let Some(frame) = self.assemble()? {
                 return Ok(Some(frame));
             }
-            let mut chunks: [Bytes; CHUNKS_PER_READ] = Default::default();
-            match self.stream.read_chunks(&mut chunks).await.map_err(recv_error)? {
-                Some(count) => self.pending.extend(chunks.into_iter().take(count)),
-                None if self.prefix.1 == 0 && self.frame.is_none() => return Ok(None),
-                None => return Err(FrameError::Cut),
+            if !self.receive().await? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// Waits for more bytes; false if the peer has finished the stream between two frames.
+    async fn receive(&mut self) -> Result<bool, FrameError> {
+        let mut chunks: [Bytes; CHUNKS_PER_READ] = Default::default();
+        match self.stream.read_chunks(&mut chunks).await.map_err(recv_error)? {
+            Some(count) => {
+                self.pending.extend(chunks.into_iter().take(count));
+                Ok(true)
+            }
+            None if self.prefix.1 == 0 && self.frame.is_none() => Ok(false),
+            None => Err(FrameError::Cut),
         }
     }
 
@@ -186,39 +216,51 @@ impl FrameRx {
         let _ = self.stream.stop(ABANDONED);
     }
 
-    /// Moves pending bytes into the frame under construction; returns it once it is whole.
-    fn assemble(&mut self) -> Result<Option<Bytes>, FrameError> {
-        while let Some(chunk) = self.pending.front_mut() {
-            if let Some((frame, length)) = &mut self.frame {
-                let take = (*length - frame.len()).min(chunk.len());
-                reserve(frame, *length, take);
-                frame.extend_from_slice(&chunk.split_to(take));
-            } else {
-                let (bytes, have) = &mut self.prefix;
-                let take = (bytes.len() - *have).min(chunk.len());
-                chunk.copy_to_slice(&mut bytes[*have..*have + take]);
-                *have += take;
-                if *have == bytes.len() {
-                    let length = u32::from_be_bytes(*bytes) as usize;
-                    if length > self.limit {
-                        return Err(FrameError::TooLong {
-                            length,
-                            limit: self.limit,
-                        });
-                    }
-                    self.prefix.1 = 0;
-                    self.frame = Some((BytesMut::new(), length));
-                }
-            }
+    /// Moves pending bytes into the prefix until a frame is under construction.
+    fn begin(&mut self) -> Result<(), FrameError> {
+        while self.frame.is_none()
+            && let Some(chunk) = self.pending.front_mut()
+        {
+            let (bytes, have) = &mut self.prefix;
+            let take = (bytes.len() - *have).min(chunk.len());
+            chunk.copy_to_slice(&mut bytes[*have..*have + take]);
+            *have += take;
             if chunk.is_empty() {
                 self.pending.pop_front();
             }
-            if let Some((frame, length)) = self.frame.take_if(|(frame, length)| frame.len() == *length) {
-                debug_assert_eq!(frame.len(), length);
-                return Ok(Some(frame.freeze()));
+            if *have == bytes.len() {
+                let length = u32::from_be_bytes(*bytes) as usize;
+                if length > self.limit {
+                    return Err(FrameError::TooLong {
+                        length,
+                        limit: self.limit,
+                    });
+                }
+                self.prefix.1 = 0;
+                self.frame = Some((BytesMut::new(), length));
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Moves pending bytes into the frame under construction; returns it once it is whole.
+    fn assemble(&mut self) -> Result<Option<Bytes>, FrameError> {
+        self.begin()?;
+        let Some((frame, length)) = &mut self.frame else {
+            return Ok(None);
+        };
+        while frame.len() < *length
+            && let Some(chunk) = self.pending.front_mut()
+        {
+            let take = (*length - frame.len()).min(chunk.len());
+            reserve(frame, *length, take);
+            frame.extend_from_slice(&chunk.split_to(take));
+            if chunk.is_empty() {
+                self.pending.pop_front();
+            }
+        }
+        let whole = self.frame.take_if(|(frame, length)| frame.len() == *length);
+        Ok(whole.map(|(frame, _)| frame.freeze()))
     }
 }
 

@@ -67,6 +67,29 @@ impl<R: AsyncRead + Unpin> KafkaReader<R> {
         }
     }
 
+    /// Waits for the next frame to begin, and says how long it is; `None` at a clean end. What has arrived of it stays
+    /// here, at most [`READ_BYTES`] unless the sender was faster, until [`Self::recv`]. Cancel-safe.
+    pub async fn announced(&mut self) -> Result<Option<usize>, KafkaFrameError> {
+        loop {
+            if let Some(prefix) = self.buffer.first_chunk::<4>() {
+                return self.checked(i32::from_be_bytes(*prefix)).map(Some);
+            }
+            self.reserve(4);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(KafkaFrameError::Cut)
+                };
+            }
+        }
+    }
+
+    /// How much has arrived of the next frame and what follows it.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The next frame without its length; `None` at a clean end. Cancel-safe.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, KafkaFrameError> {
         loop {
@@ -269,6 +292,28 @@ mod tests {
             read_all(&[0, 0, 0, 5, 1], LIMIT).await,
             Err(KafkaFrameError::Cut)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_announced_before_it_is_read_and_read_as_a_whole() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = KafkaReader::new(far, 100);
+        near.write_all(&[0, 0, 0, 3, b'a']).await.unwrap();
+        assert_eq!(reader.announced().await.unwrap(), Some(3));
+        assert_eq!(
+            reader.announced().await.unwrap(),
+            Some(3),
+            "asking again changes nothing"
+        );
+        near.write_all(b"bc").await.unwrap();
+        assert_eq!(reader.recv().await.unwrap().as_deref(), Some(&b"abc"[..]));
+        near.write_all(&[0, 0, 0, 101]).await.unwrap();
+        assert!(matches!(
+            reader.announced().await,
+            Err(KafkaFrameError::TooLong { length: 101, .. })
+        ));
+        let mut ended = KafkaReader::new(&[][..], 100);
+        assert_eq!(ended.announced().await.unwrap(), None);
     }
 
     #[tokio::test]

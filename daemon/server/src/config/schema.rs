@@ -175,6 +175,18 @@ const KAFKA: &[Key] = &[
         "Further connections are closed at once.",
     ),
     may(
+        "max_connections_per_ip",
+        Shape::Integer(1, 1_000_000),
+        "1000000",
+        "So many of one client address; further ones are closed at once.",
+    ),
+    may(
+        "queued_request_bytes",
+        Shape::Size,
+        "256MiB",
+        "Memory for requests that are being read or answered; connections wait for room in it.",
+    ),
+    may(
         "max_request_bytes",
         Shape::Size,
         "100MiB",
@@ -344,6 +356,11 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("log.cleaner.threads", Setting::Integer(1), "1"),
     ("log.retention.check.interval.ms", Setting::Millis, "300000"),
     ("max.compaction.lag.ms", Setting::Millis, "9223372036854775807"),
+    (
+        "max.incremental.fetch.session.cache.slots",
+        Setting::Integer(0),
+        "1000",
+    ),
     ("max.message.bytes", Setting::Bytes, "1048588"),
     ("message.timestamp.after.max.ms", Setting::Millis, "3600000"),
     (
@@ -365,6 +382,16 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("offsets.retention.minutes", Setting::Integer(1), "10080"),
     ("producer.id.expiration.ms", Setting::Millis, "86400000"),
     ("replica.lag.time.max.ms", Setting::Millis, "30000"),
+    (
+        "replica.selector.class",
+        Setting::Word(&[
+            "leader",
+            "rack-aware",
+            "org.apache.kafka.common.replica.LeaderSelector",
+            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+        ]),
+        "leader",
+    ),
     ("retention.bytes", Setting::Bytes, "-1"),
     ("retention.ms", Setting::Millis, "604800000"),
     ("segment.bytes", Setting::Bytes, "1073741824"),

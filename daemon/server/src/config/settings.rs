@@ -38,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) listeners: Vec<ListenerSettings>,
     /// Connections beyond these are closed at once.
     pub(crate) max_connections: usize,
+    /// Connections of one address beyond these are closed at once.
+    pub(crate) max_connections_per_ip: usize,
+    /// What requests may hold in memory, over all connections; at least the longest one.
+    pub(crate) queued_request_bytes: usize,
     /// The longest request frame.
     pub(crate) max_request_bytes: usize,
     /// A connection without a request for so long is closed.
@@ -128,6 +132,14 @@ impl Settings {
         let listeners = read_listeners(&kafka, own_mesh.as_deref());
         let max_connections = kafka.integer_or("max_connections", 10_000);
         let max_request_bytes = kafka.size("max_request_bytes", 100 << 20);
+        let max_connections_per_ip = kafka.integer_or("max_connections_per_ip", 1_000_000);
+        let queued_request_bytes = kafka.size("queued_request_bytes", 256 << 20);
+        if queued_request_bytes < max_request_bytes {
+            kafka.wrong(
+                "queued_request_bytes",
+                "`kafka.queued_request_bytes` is below `kafka.max_request_bytes`: such a request would never be read",
+            );
+        }
         let idle_timeout = kafka.duration("idle_timeout", Duration::from_secs(600));
 
         let http_default = SocketAddr::from(([127, 0, 0, 1], 9644));
@@ -153,6 +165,8 @@ impl Settings {
             tls: tls?,
             listeners,
             max_connections: max_connections as usize,
+            max_connections_per_ip: max_connections_per_ip as usize,
+            queued_request_bytes: queued_request_bytes as usize,
             max_request_bytes: max_request_bytes as usize,
             idle_timeout,
             http_listen: http_listen?,
