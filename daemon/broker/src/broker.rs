@@ -15,6 +15,8 @@ use tradewind_cluster::apply::{Position, apply};
 use tradewind_cluster::command::{Command, Outcome};
 use tradewind_cluster::metadata::ProposeError;
 
+use crate::fetching::nearby;
+use crate::fetching::sessions::Sessions;
 use crate::groups::{Coordinator, GroupConfig};
 use crate::offsets_topic;
 use crate::producer_ids::ProducerIds;
@@ -42,6 +44,10 @@ pub struct BrokerConfig {
     pub max_idle: Duration,
     /// `socket.request.max.bytes`, as the program keeps it; only told.
     pub max_request_bytes: usize,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions: usize,
+    /// Whether `replica.selector.class` sends consumers to a copy in their own rack (KIP-392).
+    pub rack_aware_fetch: bool,
 }
 
 impl Default for BrokerConfig {
@@ -54,6 +60,8 @@ impl Default for BrokerConfig {
             offsets_partitions: 50,
             max_idle: Duration::from_secs(600),
             max_request_bytes: 100 << 20,
+            fetch_sessions: 1_000,
+            rack_aware_fetch: false,
         }
     }
 }
@@ -125,6 +133,14 @@ impl BrokerConfig {
             "offsets.retention.check.interval.ms",
             &mut config.group.retention_check_interval_ms,
         );
+        read(
+            cluster,
+            "max.incremental.fetch.session.cache.slots",
+            &mut config.fetch_sessions,
+        );
+        config.rack_aware_fetch = cluster
+            .file_default("replica.selector.class")
+            .is_some_and(nearby::is_rack_aware);
         config
     }
 }
@@ -180,6 +196,7 @@ pub(crate) struct Inner {
     pub(crate) auto_creation: Mutex<()>,
     /// How many batches may be checked on blocking threads at once.
     pub(crate) validation: Semaphore,
+    pub(crate) fetch_sessions: Sessions,
 }
 
 impl Broker {
@@ -188,6 +205,7 @@ impl Broker {
         let clock = Arc::clone(cluster.clock());
         let coordinator = Coordinator::new(config.group.clone(), config.offsets_partitions, clock);
         let inner = Inner {
+            fetch_sessions: Sessions::new(config.fetch_sessions),
             cluster,
             coordinator,
             config,

@@ -10,6 +10,7 @@ mod broker;
 mod configs;
 mod dispatch;
 mod errors;
+mod fetching;
 pub mod groups;
 pub mod metrics;
 mod offsets_topic;

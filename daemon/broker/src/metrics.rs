@@ -24,6 +24,19 @@ pub const METRICS: &[(&str, &str)] = &[
         "Bytes of record batches handed to consumers.",
     ),
     (
+        "tradewind_fetch_answers_total",
+        "Fetch requests answered, by what ended the wait: nothing (`at_once`), `data`, or the `time` that the client gave.",
+    ),
+    ("tradewind_fetch_sessions", "Fetch sessions that are open."),
+    (
+        "tradewind_fetch_session_partitions",
+        "Partitions in all open fetch sessions.",
+    ),
+    (
+        "tradewind_fetch_sessions_evicted_total",
+        "Fetch sessions that made room for others.",
+    ),
+    (
         "tradewind_refused_batches_total",
         "Produced batches that were refused, by error.",
     ),
@@ -40,6 +53,25 @@ pub(crate) fn produced(bytes: usize) {
 
 pub(crate) fn fetched(bytes: usize) {
     metrics::counter!("tradewind_fetched_bytes_total").increment(bytes as u64);
+}
+
+/// `enough` is whether there was as much as the client wanted.
+pub(crate) fn fetch_answered(waited: bool, enough: bool) {
+    let ended_by = match (waited, enough) {
+        (false, _) => "at_once",
+        (true, true) => "data",
+        (true, false) => "time",
+    };
+    metrics::counter!("tradewind_fetch_answers_total", "after" => ended_by).increment(1);
+}
+
+pub(crate) fn fetch_sessions(sessions: usize, partitions: usize) {
+    metrics::gauge!("tradewind_fetch_sessions").set(sessions as f64);
+    metrics::gauge!("tradewind_fetch_session_partitions").set(partitions as f64);
+}
+
+pub(crate) fn fetch_session_evicted() {
+    metrics::counter!("tradewind_fetch_sessions_evicted_total").increment(1);
 }
 
 pub(crate) fn refused(code: &'static str) {

@@ -13,10 +13,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv};
+use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv, Volume};
 use tradewind_transport::{FrameRx, FrameTx, Mesh, Peer};
 use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -141,11 +141,13 @@ impl Cluster {
 
         let checkpoints = checkpoints(&options.data_dir)?;
         let in_touch = Arc::new(AtomicBool::new(true));
+        let checkpoint_asked = Arc::new(Notify::new());
         let context = ReplicaContext {
             own: options.node,
             clock: Arc::clone(&options.clock),
             flusher: Flusher::start(&options.clock)?,
             in_touch: Arc::clone(&in_touch),
+            checkpoint: Arc::clone(&checkpoint_asked),
         };
         let replicas = Arc::new(Replicas::new(
             Arc::clone(&options.data_dir),
@@ -191,6 +193,7 @@ impl Cluster {
             }),
             in_sync: Arc::default(),
             in_touch,
+            checkpoint_asked,
             calls: Calls::default(),
             kafka: OnceLock::new(),
             lanes: Mutex::default(),
@@ -308,6 +311,11 @@ impl Cluster {
     /// A configuration default of this daemon's file (`num.partitions`, say).
     pub fn file_default(&self, key: &str) -> Option<&str> {
         self.inner.defaults.get(key).map(String::as_str)
+    }
+
+    /// Where this daemon keeps its data, and how full that is.
+    pub fn volume(&self) -> Volume {
+        self.inner.data_dir.volume()
     }
 
     /// Proposes a change to the metadata; see [`Metadata::propose`]. The answer comes after this daemon's copies have

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_log::DataDir;
@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) recovery: Mutex<Recovery>,
     pub(crate) in_sync: Arc<InSync>,
     pub(crate) in_touch: Arc<AtomicBool>,
+    pub(crate) checkpoint_asked: Arc<Notify>,
     pub(crate) pool: Pool,
     pub(crate) calls: Calls,
     pub(crate) kafka: OnceLock<Arc<dyn KafkaStreams>>,
@@ -161,6 +162,7 @@ impl Inner {
                 )
                 .await;
         });
+        self.spawn(Self::keep_checkpoints);
         self.spawn(move |inner| inner.keep_house(retention_check));
     }
 
@@ -225,18 +227,31 @@ impl Inner {
         }
     }
 
-    async fn keep_house(self: Arc<Self>, retention_check: Duration) {
+    /// Writes checkpoints now and then, and at once when somebody waits for one. Those who ask while one is being written
+    /// share the next.
+    async fn keep_checkpoints(self: Arc<Self>) {
         let mut checkpoint = tokio::time::interval(CHECKPOINT_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = checkpoint.tick() => {}
+                () = self.checkpoint_asked.notified() => {}
+            }
+            let inner = Arc::clone(&self);
+            let work = tokio::task::spawn_blocking(move || {
+                if let Err(error) = inner.replicas.write_checkpoints(false) {
+                    tracing::warn!(%error, "cannot write checkpoints");
+                }
+            });
+            let _ = work.await;
+        }
+    }
+
+    async fn keep_house(self: Arc<Self>, retention_check: Duration) {
         let mut retention = tokio::time::interval(retention_check);
         let mut flush = tokio::time::interval(FLUSH_CHECK);
         loop {
             let inner = Arc::clone(&self);
             let work = tokio::select! {
-                _ = checkpoint.tick() => tokio::task::spawn_blocking(move || {
-                    if let Err(error) = inner.replicas.write_checkpoints(false) {
-                        tracing::warn!(%error, "cannot write checkpoints");
-                    }
-                }),
                 _ = retention.tick() => tokio::task::spawn_blocking(move || {
                     inner.replicas.retain(inner.clock.now_ms());
                 }),

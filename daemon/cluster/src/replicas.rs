@@ -346,6 +346,9 @@ impl Replicas {
         checkpoints.store(self.data_dir.path())?;
         for replica in &replicas {
             let saved = checkpoints.partitions.get(&(replica.topic, replica.partition));
+            if let Some(saved) = saved {
+                replica.start_saved(saved.log_start);
+            }
             if let Some(Err(error)) = saved.map(|saved| replica.log().checkpointed(saved.recovery_point)) {
                 tracing::warn!(topic = %replica.topic_name, partition = replica.partition, %error, "checkpoint");
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tradewind_cluster::command::{Command, CreateTopic, Outcome};
 use tradewind_cluster::metadata::Timing;
-use tradewind_cluster::replica::{Isolation, Replica};
+use tradewind_cluster::replica::{Isolation, Reading, Replica};
 use tradewind_cluster::{CleanerOptions, Cluster, ClusterOptions};
 use tradewind_log::DataDir;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, certs};
@@ -35,7 +35,15 @@ async fn one_daemon_appends_commits_and_reads() {
     append(&replica, "one").await;
     append(&replica, "two").await;
     let fetched = replica
-        .fetch(0, 1 << 20, Isolation::ReadUncommitted, None)
+        .fetch(&Reading {
+            from: 0,
+            max_bytes: 1 << 20,
+            whole_first: true,
+            isolation: Isolation::ReadUncommitted,
+            leader_epoch: None,
+            last_epoch: None,
+            at_follower: false,
+        })
         .unwrap();
     assert_eq!(fetched.high_watermark, 2);
     assert_eq!(

@@ -58,6 +58,17 @@ pub enum DataDirError {
     },
 }
 
+/// The volume that holds a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// The data directory, absolute.
+    pub path: PathBuf,
+    /// The volume's size in bytes, if the operating system says.
+    pub total_bytes: Option<i64>,
+    /// What is free there for this process, in bytes.
+    pub usable_bytes: Option<i64>,
+}
+
 /// An open data directory. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct DataDir {
@@ -109,6 +120,18 @@ impl DataDir {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The volume that holds it. Asks the operating system.
+    pub fn volume(&self) -> Volume {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let stat = rustix::fs::statvfs(&self.path).ok();
+        let bytes = |blocks: u64, size: u64| i64::try_from(blocks.saturating_mul(size)).unwrap_or(i64::MAX);
+        Volume {
+            path,
+            total_bytes: stat.as_ref().map(|stat| bytes(stat.f_blocks, stat.f_frsize)),
+            usable_bytes: stat.map(|stat| bytes(stat.f_bavail, stat.f_frsize)),
+        }
     }
 
     /// The identity of this storage, drawn when the directory was created: 128 random bits.

@@ -18,7 +18,7 @@ use tradewind_wire::clock::Clock;
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::files::{FileCache, SegmentFile};
-use crate::producers::{AbortedTransaction, Producers};
+use crate::producers::{AbortedTransaction, ProducerState, Producers};
 use crate::segment::Segment;
 use crate::tail::{Tail, TailCache};
 use crate::{error, metrics, snapshot};
@@ -283,6 +283,13 @@ impl Log {
             .collect();
         found.sort_unstable_by_key(|a| a.first_offset);
         found
+    }
+
+    /// What is remembered of each producer.
+    pub fn producer_states(&self) -> Vec<ProducerState> {
+        let state = self.state.lock();
+        let told = state.producers.iter().map(|(id, producer)| producer.told(id));
+        told.collect()
     }
 
     /// Whether a producer's state is remembered: for tests and diagnostics.

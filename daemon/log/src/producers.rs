@@ -29,6 +29,21 @@ pub struct AbortedTransaction {
     pub last_stable_offset: i64,
 }
 
+/// What a log remembers of one producer, for those who ask (KIP-664).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence number of its last record; none if only a marker is known of it.
+    pub last_sequence: Option<i32>,
+    /// The timestamp of its last batch in ms.
+    pub last_timestamp: Option<i64>,
+    /// The first offset of its open transaction.
+    pub transaction_start: Option<i64>,
+}
+
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -49,6 +64,20 @@ pub(crate) struct Producer {
     pub(crate) transaction_start: Option<i64>,
     /// When it last wrote, by this daemon's clock.
     pub(crate) seen_ms: i64,
+}
+
+impl Producer {
+    /// What is told of it.
+    pub(crate) fn told(&self, producer_id: i64) -> ProducerState {
+        let last = self.batches.last();
+        ProducerState {
+            producer_id,
+            epoch: self.epoch,
+            last_sequence: last.map(|batch| batch.last_sequence),
+            last_timestamp: last.map(|batch| batch.timestamp),
+            transaction_start: self.transaction_start,
+        }
+    }
 }
 
 /// All producers of one log.

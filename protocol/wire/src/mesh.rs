@@ -223,6 +223,8 @@ pub enum Follow {
         written: i64,
         /// The end offset of what it has flushed.
         flushed: i64,
+        /// Its log start, as far as it survives a crash; `i64::MAX` if the follower does not say.
+        log_start: i64,
     },
     /// The follower ends the session.
     Stop {
@@ -370,11 +372,13 @@ impl Follow {
                 handle,
                 written,
                 flushed,
+                log_start,
             } => {
                 out.put_u8(2);
                 out.put_u32(*handle);
                 out.put_i64(*written);
                 out.put_i64(*flushed);
+                out.put_i64(*log_start);
             }
             Self::Stop { handle, failure } => {
                 out.put_u8(3);
@@ -403,6 +407,12 @@ impl Follow {
                 handle: u32(frame, "handle")?,
                 written: i64(frame, "written")?,
                 flushed: i64(frame, "flushed")?,
+                // Absent from daemons that knew of no such wait.
+                log_start: if frame.is_empty() {
+                    i64::MAX
+                } else {
+                    i64(frame, "log_start")?
+                },
             }),
             3 => {
                 let handle = u32(frame, "handle")?;
@@ -598,6 +608,7 @@ mod tests {
                 handle: 1,
                 written: 5,
                 flushed: 4,
+                log_start: 2,
             },
             Follow::Stop {
                 handle: 1,

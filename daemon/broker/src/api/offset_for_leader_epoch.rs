@@ -60,19 +60,12 @@ fn find(broker: &Broker, topic: &str, wanted: &OffsetForLeaderPartition) -> Resu
         .map_err(|error| errors::of_replica(&error))?;
     // Consumers of the source come here with its epochs: everything below the promotion was one history up to the cut.
     if let Some(cut) = &partition.cut
-        && wanted.leader_epoch < cut.leader_epoch
+        && (0..cut.leader_epoch).contains(&wanted.leader_epoch)
     {
         return Ok((wanted.leader_epoch, cut.target_end));
     }
     if wanted.leader_epoch == view.epoch {
         return Ok((view.epoch, view.end));
     }
-    // An epoch that has not been yet has no end.
-    if wanted.leader_epoch > view.epoch {
-        return Ok((-1, -1));
-    }
-    Ok(replica
-        .log()
-        .end_offset_for_epoch(wanted.leader_epoch)
-        .unwrap_or((-1, -1)))
+    Ok(replica.epoch_end(wanted.leader_epoch).unwrap_or((-1, -1)))
 }

@@ -71,10 +71,15 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         let state = self.state.lock();
         self.following(&state, epoch)?;
-        self.high_watermark
-            .fetch_max(high_watermark.min(self.log.end()), Ordering::AcqRel);
+        let high_watermark = high_watermark.min(self.log.end());
+        let before = self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel);
+        if high_watermark > before {
+            // Consumers may read here too (KIP-392).
+            self.progress.wake();
+        }
         if log_start > self.log.start() && log_start <= self.log.end() {
             self.log.trim_to(log_start)?;
+            self.context.checkpoint.notify_one();
         }
         Ok(())
     }
@@ -100,6 +105,7 @@ impl Replica {
         );
         self.log.truncate_to(own)?;
         self.high_watermark.fetch_min(own, Ordering::AcqRel);
+        self.durable_start.fetch_min(self.log.start(), Ordering::AcqRel);
         Ok(())
     }
 
@@ -109,6 +115,8 @@ impl Replica {
         self.following(&state, session_epoch)?;
         self.log.reset_at(log_start)?;
         self.high_watermark.store(log_start, Ordering::Release);
+        self.durable_start.fetch_min(log_start, Ordering::AcqRel);
+        self.context.checkpoint.notify_one();
         Ok(())
     }
 
@@ -119,9 +127,9 @@ impl Replica {
         }
     }
 
-    /// How far this copy has come: (written end, flushed end).
-    pub(crate) fn reached(&self) -> (i64, i64) {
-        (self.log.end(), self.log.flushed_end())
+    /// How far this copy has come: (written end, flushed end, log start that survives a crash).
+    pub(crate) fn reached(&self) -> (i64, i64, i64) {
+        (self.log.end(), self.log.flushed_end(), self.durable_start())
     }
 
     fn following(&self, state: &State, epoch: i32) -> Result<(), ReplicaError> {

@@ -29,6 +29,8 @@ pub(crate) struct Leadership {
     proposed: Option<Vec<NodeId>>,
     followers: BTreeMap<NodeId, Follower>,
     high_watermark: i64,
+    /// Where the log must begin at the latest on whoever may lead next.
+    start_floor: i64,
 }
 
 /// One follower as its leader sees it.
@@ -42,6 +44,8 @@ pub(crate) struct Follower {
     pub(crate) caught_up_ms: i64,
     /// It said that it cannot append.
     pub(crate) failed: bool,
+    /// Its log start, as far as it survives a crash there; -1 until it said so.
+    pub(crate) log_start: i64,
 }
 
 /// What a partition's image says, as far as leadership depends on it.
@@ -78,6 +82,7 @@ impl Leadership {
             proposed: None,
             followers: BTreeMap::new(),
             high_watermark: high_watermark.min(end),
+            start_floor: i64::MIN,
         };
         leadership.assign(assignment, now_ms);
         leadership
@@ -99,6 +104,7 @@ impl Leadership {
                 daemon_epoch: 0,
                 caught_up_ms: now_ms,
                 failed: false,
+                log_start: -1,
             });
         }
     }
@@ -145,6 +151,7 @@ impl Leadership {
             // Within an epoch a follower's log only grows, so the ack of the same registration still holds.
             if follower.daemon_epoch != daemon_epoch {
                 follower.ack = -1;
+                follower.log_start = -1;
             }
             follower.daemon_epoch = daemon_epoch;
             follower.failed = false;
@@ -161,6 +168,30 @@ impl Leadership {
             follower.caught_up_ms = now_ms;
         }
         self.advance()
+    }
+
+    /// A follower's log begins at `log_start` now, and will after a crash. Returns whether that is news.
+    pub(crate) fn follower_start(&mut self, node: NodeId, log_start: i64) -> bool {
+        match self.followers.get_mut(&node) {
+            Some(follower) if follower.log_start < log_start => {
+                follower.log_start = log_start;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// From now on only a copy whose log begins at `offset` or later may join the in-sync set: one that began earlier
+    /// would, as the next leader, show records again that were deleted.
+    pub(crate) fn hold_start(&mut self, offset: i64) {
+        self.start_floor = self.start_floor.max(offset);
+    }
+
+    /// The earliest log start among the copies that may lead next, `own` being this daemon's.
+    pub(crate) fn low_watermark(&self, own: i64) -> i64 {
+        let maximal = self.in_sync.iter().chain(self.proposed.iter().flatten());
+        let starts = maximal.filter_map(|node| self.followers.get(node));
+        starts.map(|follower| follower.log_start).fold(own, i64::min)
     }
 
     /// A follower cannot append any more.
@@ -217,7 +248,10 @@ impl Leadership {
     }
 
     fn may_join(&self, follower: &Follower) -> bool {
-        !follower.failed && follower.ack >= self.high_watermark && follower.ack >= self.epoch_start
+        !follower.failed
+            && follower.ack >= self.high_watermark
+            && follower.ack >= self.epoch_start
+            && follower.log_start >= self.start_floor
     }
 
     /// Whether some follower could join or has failed; needs no clock, so it is asked on every ack.
@@ -335,6 +369,32 @@ mod tests {
         let mut l = leader(&[1, 2, 3]);
         l.follower_failed(3);
         assert_eq!(l.wanted(10, 1, 1000), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn the_low_watermark_is_that_of_the_copies_that_may_lead_next() {
+        let mut l = leader(&[1, 2]);
+        assert_eq!(l.low_watermark(7), -1, "follower 2 has not said");
+        assert!(l.follower_start(2, 5));
+        assert!(!l.follower_start(2, 5), "no news");
+        assert_eq!(l.low_watermark(7), 5, "follower 3 does not count");
+        l.propose(vec![1, 2, 3]);
+        assert_eq!(l.low_watermark(7), -1, "it may be in the committed set already");
+        l.follower_start(3, 9);
+        assert_eq!(l.low_watermark(4), 4);
+    }
+
+    #[test]
+    fn a_copy_that_still_has_deleted_records_does_not_join() {
+        let mut l = leader(&[1, 2]);
+        l.hold_start(6);
+        l.follower_ack(3, 10, 10, 1);
+        assert_eq!(l.wanted(10, 1, 1000), None);
+        l.follower_start(3, 6);
+        assert_eq!(l.wanted(10, 1, 1000), Some(vec![1, 2, 3]));
+        l.session_opened(3, 8);
+        l.follower_ack(3, 10, 10, 1);
+        assert_eq!(l.wanted(10, 1, 1000), None, "a new registration must say it anew");
     }
 
     #[test]

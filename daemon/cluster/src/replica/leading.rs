@@ -62,8 +62,15 @@ impl Replica {
         Ok(view)
     }
 
-    /// A follower's copy has come this far within `epoch`. Returns whether the in-sync set may change now.
-    pub(crate) fn follower_acked(&self, node: NodeId, epoch: i32, written: i64, flushed: i64) -> bool {
+    /// A follower's copy has come this far within `epoch`: the end of what it has written and of what it has flushed, and
+    /// its durable log start. Returns whether the in-sync set may change now.
+    pub(crate) fn follower_acked(
+        &self,
+        node: NodeId,
+        epoch: i32,
+        (written, flushed): (i64, i64),
+        log_start: i64,
+    ) -> bool {
         let mut state = self.state.lock();
         let flush_each = state.settings.flush_each;
         let Role::Leader(leadership) = &mut state.role else {
@@ -74,9 +81,14 @@ impl Replica {
         }
         let ack = if flush_each { flushed } else { written };
         let moved = leadership.follower_ack(node, ack, self.log.end(), self.context.clock.now_ms());
+        let trimmed = leadership.follower_start(node, log_start);
         let may_change = leadership.may_change();
         if moved {
             self.watermark_moved(&mut state);
+        }
+        drop(state);
+        if trimmed {
+            self.progress.wake();
         }
         may_change
     }

@@ -8,10 +8,12 @@
 //! Invariants: `log start <= high watermark <= end` on a leader; the high watermark never falls while the daemon runs,
 //! except where the log itself is cut below it, which is reported.
 
+mod deleting;
 mod error;
 mod following;
 mod leadership;
 mod leading;
+mod reading;
 mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -28,6 +30,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 
 pub use self::error::{CommitError, ReplicaError};
 use self::leadership::{Assignment, Leadership};
+pub use self::reading::{Copy, Fetched, Isolation, Reading};
 use self::waiters::{CommitWaiters, ProgressWaiters};
 use crate::flusher::{FlushState, Flusher};
 use crate::image::Partition;
@@ -36,21 +39,12 @@ use crate::replicate::signal::Subscribers;
 /// Topics that do not flush each append are flushed when this much is dirty.
 const BACKGROUND_FLUSH_BYTES: u64 = 16 << 20;
 
-/// How a consumer's reading is bounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Up to the high watermark, aborted records included.
-    ReadUncommitted,
-    /// Up to the last stable offset.
-    ReadCommitted,
-}
-
-/// Where a partition stands at its leader.
+/// Where a partition stands at its leader, or as far as a follower knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderView {
     /// The leader epoch.
     pub epoch: i32,
-    /// The log's end when this epoch began.
+    /// The log's end when this epoch began; the log start where a follower tells.
     pub epoch_start: i64,
     /// The high watermark.
     pub high_watermark: i64,
@@ -60,23 +54,6 @@ pub struct LeaderView {
     pub log_start: i64,
     /// The log end offset.
     pub end: i64,
-}
-
-/// What a fetch found.
-#[derive(Debug, Clone, Default)]
-pub struct Fetched {
-    /// Whole batches, the first of which may begin below the wanted offset.
-    pub records: Vec<Bytes>,
-    /// How many bytes `records` holds.
-    pub bytes: usize,
-    /// The offset behind the last record.
-    pub next_offset: i64,
-    /// The high watermark.
-    pub high_watermark: i64,
-    /// The last stable offset.
-    pub last_stable_offset: i64,
-    /// The log start offset.
-    pub log_start: i64,
 }
 
 /// What the settings of a topic mean for its replicas.
@@ -101,6 +78,8 @@ pub(crate) struct ReplicaContext {
     /// Whether the controller answered within two sessions. While it did not, this daemon may have been replaced
     /// without knowing it, and refuses writes that no other daemon has to confirm.
     pub(crate) in_touch: Arc<AtomicBool>,
+    /// Asks for a checkpoint now: somebody waits for a log start to be durable.
+    pub(crate) checkpoint: Arc<Notify>,
 }
 
 /// One partition's copy on this daemon.
@@ -115,6 +94,8 @@ pub struct Replica {
     context: Arc<ReplicaContext>,
     state: Mutex<State>,
     high_watermark: AtomicI64,
+    /// The log start that the next run of this daemon would begin with.
+    durable_start: AtomicI64,
     progress: ProgressWaiters,
     pub(crate) subscribers: Subscribers,
     pub(crate) flush_state: FlushState,
@@ -146,6 +127,7 @@ impl Replica {
         context: Arc<ReplicaContext>,
     ) -> Arc<Self> {
         let high_watermark = high_watermark.clamp(log.start(), log.end());
+        let durable_start = log.start();
         Arc::new_cyclic(|me| Self {
             topic,
             topic_name,
@@ -160,6 +142,7 @@ impl Replica {
                 failure: None,
             }),
             high_watermark: AtomicI64::new(high_watermark),
+            durable_start: AtomicI64::new(durable_start),
             progress: ProgressWaiters::default(),
             subscribers: Subscribers::default(),
             flush_state: FlushState::default(),
@@ -179,17 +162,7 @@ impl Replica {
 
     /// Where the partition stands, if this daemon leads it and the caller's epoch (if any) is the current one.
     pub fn leader(&self, expected_epoch: Option<i32>) -> Result<LeaderView, ReplicaError> {
-        let state = self.state.lock();
-        let leadership = self.leading(&state, expected_epoch)?;
-        let high_watermark = leadership.high_watermark();
-        Ok(LeaderView {
-            epoch: leadership.epoch,
-            epoch_start: leadership.epoch_start,
-            high_watermark,
-            last_stable_offset: self.log.last_stable_offset(high_watermark),
-            log_start: self.log.start(),
-            end: self.log.end(),
-        })
+        self.view(expected_epoch, false)
     }
 
     /// Whether this daemon leads the partition now.
@@ -325,44 +298,6 @@ impl Replica {
         }
     }
 
-    /// Reads for a consumer: whole batches from `from`, up to what `isolation` allows.
-    pub fn fetch(
-        &self,
-        from: i64,
-        max_bytes: usize,
-        isolation: Isolation,
-        expected_epoch: Option<i32>,
-    ) -> Result<Fetched, ReplicaError> {
-        let view = self.leader(expected_epoch)?;
-        if from < view.log_start || from > view.end {
-            return Err(ReplicaError::OffsetOutOfRange { view });
-        }
-        let up_to = match isolation {
-            Isolation::ReadUncommitted => view.high_watermark,
-            Isolation::ReadCommitted => view.last_stable_offset,
-        };
-        let mut fetched = Fetched {
-            next_offset: from,
-            high_watermark: view.high_watermark,
-            last_stable_offset: view.last_stable_offset,
-            log_start: view.log_start,
-            ..Fetched::default()
-        };
-        // Between watermark and end there is nothing to see yet; not an error.
-        if from < up_to {
-            let slice = self.log.read(from, max_bytes, up_to)?;
-            fetched.records = slice.records;
-            fetched.bytes = slice.bytes;
-            fetched.next_offset = slice.next_offset;
-        }
-        Ok(fetched)
-    }
-
-    /// Has `waiter` notified once, at the next move of the high watermark or change of leadership.
-    pub fn on_progress(&self, waiter: &Arc<Notify>) {
-        self.progress.register(waiter);
-    }
-
     /// Takes over what the image says. `own_registration` is whether this daemon's registration is applied: before
     /// that it acts on no leadership.
     pub(crate) fn apply(&self, partition: &Partition, settings: ReplicaSettings, own_registration: bool) {
@@ -399,6 +334,8 @@ impl Replica {
         if let Role::Leader(leadership) = &mut state.role {
             leadership.advance();
             self.watermark_moved(&mut state);
+            // Another in-sync set may be what a deletion of records waits for.
+            self.progress.wake();
         }
         drop(state);
         if epoch_changed {
@@ -414,7 +351,7 @@ impl Replica {
         } else {
             end
         };
-        state.role = Role::Leader(Leadership::new(
+        let mut leadership = Leadership::new(
             self.context.own,
             epoch,
             end,
@@ -422,7 +359,11 @@ impl Replica {
             self.high_watermark(),
             assignment,
             now_ms,
-        ));
+        );
+        if self.log.start() > 0 {
+            leadership.hold_start(self.log.start());
+        }
+        state.role = Role::Leader(leadership);
         if state.settings.flush_each && own_ack < end {
             self.context.flusher.enqueue(&self.me);
         }

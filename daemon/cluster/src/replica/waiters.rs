@@ -1,6 +1,7 @@
 //! Those who wait for a partition to move: producers for their offset, fetches for anything.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ impl CommitWaiters {
 #[derive(Debug, Default)]
 pub(super) struct ProgressWaiters {
     waiting: Mutex<Waiting>,
+    /// Counts the calls of [`Self::wake`].
+    pub(super) moves: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +72,8 @@ impl ProgressWaiters {
     }
 
     pub(super) fn wake(&self) {
+        // Before the waiters are taken: whoever registers and then sees the old number is among them.
+        self.moves.fetch_add(1, Ordering::AcqRel);
         let waiters = std::mem::take(&mut self.waiting.lock().waiters);
         for waiter in waiters.iter().filter_map(Weak::upgrade) {
             waiter.notify_one();

@@ -161,11 +161,12 @@ impl Stream {
         let sessions = self.sessions.lock();
         for handle in self.signal.take() {
             if let Some(session) = sessions.by_handle.get(&handle).filter(|session| session.matched) {
-                let (written, flushed) = session.replica.reached();
+                let (written, flushed, log_start) = session.replica.reached();
                 frames.push(Follow::Ack {
                     handle,
                     written,
                     flushed,
+                    log_start,
                 });
             }
         }

@@ -108,7 +108,8 @@ impl Stream {
                 handle,
                 written,
                 flushed,
-            } => self.acked(handle, written, flushed),
+                log_start,
+            } => self.acked(handle, written, flushed, log_start),
             Follow::Stop { handle, failure } => self.stopped(handle, failure),
         }
     }
@@ -196,7 +197,7 @@ impl Stream {
         }
     }
 
-    fn acked(&self, handle: u32, written: i64, flushed: i64) {
+    fn acked(&self, handle: u32, written: i64, flushed: i64, log_start: i64) {
         let Reader::Follower(node) = self.reader else {
             return;
         };
@@ -207,7 +208,7 @@ impl Stream {
                 .and_then(|session| Some((session.replica.clone()?, session.epoch)))
         };
         if let Some((replica, epoch)) = session
-            && replica.follower_acked(node, epoch, written, flushed)
+            && replica.follower_acked(node, epoch, (written, flushed), log_start)
         {
             self.host.check_in_sync(&replica);
         }

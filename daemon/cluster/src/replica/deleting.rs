@@ -1,0 +1,92 @@
+//! Deleting records: moving the log start up, and waiting until no crash and no election can move it back.
+//!
+//! The leader trims its log and tells its followers with the next push; a follower trims its own. Each then has a
+//! checkpoint written and only counts once that is on disk. The answer waits for the copies that may lead next: the
+//! in-sync set, with what this leader has proposed to add. Kafka waits for every *live* copy instead, in sync or not. One
+//! that is not in sync need not be waited for here: it is told the log start with the match of its session, and is not let
+//! into the set before it has confirmed it ([`super::leadership::Leadership::hold_start`]). So whoever leads next begins
+//! where the answer said, or later, and a copy that hangs outside the set does not make the request time out. Only an
+//! unclean election, which may lose acknowledged records as well, can show deleted ones again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{CommitError, Replica, ReplicaError, Role};
+
+impl Replica {
+    /// Lets the log begin at `offset`, or at the high watermark if there is none. Returns where it is to begin, and the
+    /// leader epoch to wait in with [`Self::records_deleted`]. An offset below the log start changes nothing.
+    ///
+    /// Deletes files: not for a network thread.
+    pub fn delete_records(&self, offset: Option<i64>) -> Result<(i64, i32), ReplicaError> {
+        let view = self.leader(None)?;
+        let target = offset.unwrap_or(view.high_watermark);
+        if target < 0 || target > view.high_watermark {
+            return Err(ReplicaError::OffsetOutOfRange { view });
+        }
+        {
+            let mut state = self.state.lock();
+            self.leading(&state, Some(view.epoch))?;
+            if let Role::Leader(leadership) = &mut state.role {
+                leadership.hold_start(target);
+            }
+        }
+        // Without the lock: everything below a high watermark is committed, whoever leads by now.
+        self.log.trim_to(target)?;
+        self.subscribers.ready();
+        self.context.checkpoint.notify_one();
+        Ok((target, view.epoch))
+    }
+
+    /// Waits until every copy that may lead next begins at `offset` or later, durably. Returns the low watermark: the
+    /// earliest log start among them. The deadline is `timeout`; this future may be dropped at any time.
+    pub async fn records_deleted(
+        &self,
+        offset: i64,
+        leader_epoch: i32,
+        timeout: Duration,
+    ) -> Result<i64, CommitError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let waiter = Arc::new(Notify::new());
+            self.on_progress(&waiter);
+            match self.low_watermark(leader_epoch) {
+                Some(low) if low >= offset => return Ok(low),
+                Some(_) => {}
+                None => return Err(CommitError::NotLeader),
+            }
+            if tokio::time::timeout_at(deadline, waiter.notified())
+                .await
+                .is_err()
+            {
+                return Err(CommitError::TimedOut);
+            }
+        }
+    }
+
+    /// The earliest durable log start among the copies that may lead after this epoch, if it still lasts.
+    pub fn low_watermark(&self, leader_epoch: i32) -> Option<i64> {
+        match &self.state.lock().role {
+            Role::Leader(leadership) if leadership.epoch == leader_epoch => {
+                Some(leadership.low_watermark(self.durable_start()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The log start that the next run of this daemon would begin with.
+    pub(crate) fn durable_start(&self) -> i64 {
+        self.durable_start.load(Ordering::Acquire)
+    }
+
+    /// A checkpoint with this log start is on disk.
+    pub(crate) fn start_saved(&self, log_start: i64) {
+        if self.durable_start.fetch_max(log_start, Ordering::AcqRel) < log_start {
+            self.progress.wake();
+            self.subscribers.acked();
+        }
+    }
+}
