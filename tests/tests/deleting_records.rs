@@ -15,6 +15,8 @@ use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTo
 use tradewind_wire::messages::{DeleteRecordsRequest, FetchRequest, ListOffsetsRequest};
 
 const TOPIC: &str = "journal";
+/// The records are from 1970: they must not be deleted for that.
+const KEEP: [(&str, &str); 1] = [("retention.ms", "-1")];
 
 fn batch(records: i64) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
@@ -90,7 +92,7 @@ fn records_are_deleted_up_to_the_watermark_and_no_further() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let cluster = Cluster::start(folder.path(), &ClusterSpec::new("east", 1))?;
     let mut kafka = cluster.kafka();
-    kafka.create_topic(TOPIC, 1, &[])?;
+    kafka.create_topic(TOPIC, 1, &KEEP)?;
     kafka.create_topic("latest-only", 1, &[("cleanup.policy", "compact")])?;
     kafka.create_topic("both", 1, &[("cleanup.policy", "compact,delete")])?;
     for _ in 0..4 {
@@ -129,7 +131,7 @@ fn what_was_deleted_stays_deleted_whoever_leads_and_whatever_crashes() -> Result
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::start(folder.path(), &ClusterSpec::new("east", 3))?;
     let mut kafka = cluster.kafka();
-    kafka.create_topic(TOPIC, 1, &[])?;
+    kafka.create_topic(TOPIC, 1, &KEEP)?;
     wait::until_true("all three copies are in sync", 30, || {
         Ok(kafka.partitions(TOPIC)?[0].isr_nodes.len() == 3)
     })?;

@@ -80,6 +80,8 @@ impl Log {
     fn find_max_timestamp(&self, up_to: i64) -> Result<Option<TimeMatch>, ReadError> {
         let start = self.start();
         let mut best: Option<(i64, Region, Found)> = None;
+        // The batch that holds the log start may owe its largest timestamp to a record that was deleted.
+        let mut first: Option<TimeMatch> = None;
         for region in self.regions_by_largest_time(start, up_to) {
             let (known, region) = region;
             if let (Some(known), Some((time, ..))) = (known, &best)
@@ -97,6 +99,11 @@ impl Log {
                 if found.header.base_offset >= up_to {
                     break;
                 }
+                if found.header.base_offset < start {
+                    let bytes = read_batch(&file, &found).map_err(|e| io_error(region.file.path(), e))?;
+                    first = latest_record(bytes, start).filter(|hit| hit.offset < up_to);
+                    continue;
+                }
                 let larger = in_region.is_none_or(|b| found.header.max_timestamp > b.header.max_timestamp);
                 // A batch that compaction has emptied has a time, but no record.
                 if larger && found.header.max_timestamp >= 0 && found.header.records_count > 0 {
@@ -112,8 +119,11 @@ impl Log {
             }
         }
         let Some((time, region, found)) = best else {
-            return Ok(None);
+            return Ok(first);
         };
+        if first.is_some_and(|first| first.timestamp >= time) {
+            return Ok(first);
+        }
         let file = self.open_region(&region)?;
         let bytes = read_batch(&file, &found).map_err(|e| io_error(region.file.path(), e))?;
         Ok(first_record(bytes, start, |t| t >= time).filter(|hit| hit.offset < up_to))
@@ -160,8 +170,18 @@ impl Log {
     }
 }
 
+/// The record of the batch at or above `start` with the largest timestamp, the first of them on ties.
+fn latest_record(bytes: Bytes, start: i64) -> Option<TimeMatch> {
+    let mut latest = i64::MIN;
+    first_record(bytes.clone(), start, |time| {
+        latest = latest.max(time);
+        false
+    });
+    first_record(bytes, start, |time| time >= latest)
+}
+
 /// The first record of the batch at or above `start` whose timestamp is wanted.
-fn first_record(bytes: Bytes, start: i64, wanted: impl Fn(i64) -> bool) -> Option<TimeMatch> {
+fn first_record(bytes: Bytes, start: i64, mut wanted: impl FnMut(i64) -> bool) -> Option<TimeMatch> {
     let batch = Batch::parse(bytes).ok()?;
     let header = *batch.header();
     let leader_epoch = header.partition_leader_epoch;

@@ -44,6 +44,30 @@ fn the_exact_record_is_found_inside_its_batch_for_every_codec() {
 }
 
 #[test]
+fn a_deleted_record_is_not_the_latest_though_its_batch_is_still_there() {
+    let bench = Bench::without_tail();
+    let log = bench.fresh();
+    let mut builder = BatchBuilder::new(Codec::Lz4, TimestampType::Create);
+    for time in [100, 90, 40, 40] {
+        builder.append(time, None, Some(b"value"), &[]);
+    }
+    log.append(Batch::parse(builder.build()).unwrap(), 0).unwrap();
+    log.append(timed(1, "a younger batch", 40), 0).unwrap();
+    let latest = |log: &Log| {
+        log.max_timestamp(i64::MAX)
+            .unwrap()
+            .map(|m| (m.offset, m.timestamp))
+    };
+    assert_eq!(latest(&log), Some((0, 100)));
+    log.trim_to(1).unwrap();
+    assert_eq!(latest(&log), Some((1, 90)));
+    log.trim_to(2).unwrap();
+    assert_eq!(latest(&log), Some((2, 40)));
+    log.append(timed(1, "a younger batch", 41), 0).unwrap();
+    assert_eq!(latest(&log), Some((5, 41)));
+}
+
+#[test]
 fn times_out_of_order_give_the_first_record_that_is_late_enough() {
     let bench = Bench::without_tail();
     let log = bench.fresh();
