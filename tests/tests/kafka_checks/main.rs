@@ -11,6 +11,7 @@
     reason = "suites measure real time against real processes"
 )]
 
+mod compaction;
 mod configs;
 mod connection;
 mod consumer_groups;
@@ -22,5 +23,7 @@ mod list_offsets;
 mod member;
 mod offsets;
 mod produce;
+mod records;
+mod sessions;
 mod support;
 mod topics;
