@@ -349,4 +349,64 @@ mod tests {
             open.extend(children);
         }
     }
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(["tradewind"].into_iter().chain(line.split_whitespace())).is_ok()
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_before_anything_is_begun() {
+        for good in [
+            "topic list",
+            "topic list a b.* --internal --at-min-isr",
+            "topic create a b -p 3 -r 2 --set x=y --if-not-exists",
+            "topic create a --assignment 1:2,2:1 --validate-only",
+            "topic alter a --partitions 4 --assignment 1:2",
+            "topic offsets --at -2",
+            "topic offsets a:0 --time 1763712000000",
+            "topic delete-records a:0:-1 --yes",
+            "topic delete-records --file f",
+            "topic reassign plan a --brokers 1,2 --replication-factor 2 --print moves",
+            "topic reassign cancel --all",
+            "topic elect-leaders a:0 --unclean",
+            "group describe --all --state",
+            "group remove-members g --instance a --member b",
+            "config describe --topic a --broker 1 --broker-defaults --group g --all",
+            "config alter --topic a --add x=1 --delete y --append z=2",
+            "cluster log-dirs --broker 1 --broker 2 --topic a.*",
+            "topic list --bootstrap-server a:1,b:2 --timeout 5s -o json",
+        ] {
+            assert!(parses(good), "{good}");
+        }
+        for wrong in [
+            "topic list --internal --exclude-internal",
+            "topic list (",
+            "topic create",
+            "topic create a --partitions 0",
+            "topic create a --partitions 1 --assignment 1:2",
+            "topic create a --assignment 1:x",
+            "topic create a --assignment 1:-2",
+            "topic alter a --assignment 1:2",
+            "topic offsets --at newest",
+            "topic delete-records",
+            "topic delete-records a:0",
+            "topic reassign plan",
+            "topic reassign cancel",
+            "topic elect-leaders --unclean",
+            "group describe",
+            "group describe g --all",
+            "group describe g --members --state",
+            "group remove-members g",
+            "group remove-members g --all --member m",
+            "group delete-offsets g",
+            "config describe",
+            "config alter --topic a",
+            "config alter --set x=1",
+            "cluster log-dirs --broker one",
+            "topic list --timeout 0s",
+            "topic list --timeout 5",
+        ] {
+            assert!(!parses(wrong), "{wrong}");
+        }
+    }
 }
