@@ -213,14 +213,16 @@ struct Hall {
 }
 
 impl Hall {
-    fn is_stable(&self) -> Result<bool> {
-        if let Some(error) = self.failed.lock().ok().and_then(|mut failed| failed.take()) {
-            return Err(error);
-        }
-        Ok(self
-            .boards
-            .iter()
-            .all(|board| board.stable.load(Ordering::Acquire)))
+    /// Waits until all groups are stable; not a moment longer once a member has failed.
+    fn settle(&self) -> Result<()> {
+        let failed = || self.failed.lock().ok().and_then(|mut failed| failed.take());
+        let mut error = None;
+        wait::until_true("all groups are stable", LIMIT_SECONDS, || {
+            error = failed();
+            let mut boards = self.boards.iter();
+            Ok(error.is_some() || boards.all(|board| board.stable.load(Ordering::Acquire)))
+        })?;
+        error.map_or(Ok(()), Err)
     }
 
     /// A member tells where it is; the last one makes its group stable.
@@ -296,7 +298,7 @@ fn settle(
                 .iter()
                 .for_each(|board| board.stable.store(false, Ordering::Release));
         }
-        let settled = wait::until_true("all groups are stable", LIMIT_SECONDS, || hall.is_stable());
+        let settled = hall.settle();
         *time = began.elapsed();
         settled
     });
@@ -377,6 +379,7 @@ impl Member {
             match ErrorCode::from_code(answer.error_code) {
                 ErrorCode::None => return Ok(true),
                 ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration => {}
+                other if begins(other) => return Ok(true),
                 other => bail!("heartbeat: {other:?}"),
             }
         }
@@ -403,6 +406,7 @@ impl Member {
                 return Ok(false);
             }
             ErrorCode::RebalanceInProgress => return Ok(false),
+            other if begins(other) => return Ok(true),
             other => bail!("join: {other:?}"),
         }
         self.generation = joined.generation_id;
@@ -429,6 +433,7 @@ impl Member {
                 Ok(true)
             }
             ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration => Ok(false),
+            other if begins(other) => Ok(true),
             other => bail!("sync: {other:?}"),
         }
     }
@@ -468,7 +473,7 @@ impl Member {
         let answer = self.connection.ask(&request, 1)?;
         match ErrorCode::from_code(answer.error_code) {
             ErrorCode::None => {}
-            ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable => return Ok(false),
+            other if begins(other) => return Ok(false),
             other => bail!("heartbeat: {other:?} {:?}", answer.error_message),
         }
         self.generation = answer.member_epoch;
@@ -478,6 +483,15 @@ impl Member {
         }
         Ok(changed)
     }
+}
+
+/// Whether the coordinator has only just been made one: the same request will do in a moment.
+fn begins(error: ErrorCode) -> bool {
+    use ErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    matches!(
+        error,
+        CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator
+    )
 }
 
 fn coordinator(hall: &Hall, name: &str) -> Result<Option<SocketAddr>> {
