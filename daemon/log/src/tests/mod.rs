@@ -3,6 +3,7 @@
 mod basics;
 mod compaction;
 mod compaction_model;
+mod compaction_transactions;
 mod configs;
 mod cutting;
 mod failures;
