@@ -334,7 +334,8 @@ impl Member {
             group,
             number,
             name,
-            connection: Connection::open(address)?,
+            // A thousand at once are more than a broker's queue of new connections may hold.
+            connection: wait::until("a connection", 60, || Connection::open(address).map(Some))?,
             id: match hall.protocol {
                 Protocol::Classic => String::new(),
                 Protocol::Consumer => format!("bench-member-{number}"),
