@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Apache Kafka's command line tools and system-test clients, each doing what it is for.
 #
-# The tools are Kafka's own; what is asked of them and what they must print is ours, and is what they print against Apache
-# Kafka: `run kafka-tools --oracle`, where only the steps that need three brokers fail.
+# The tools are Kafka's own; what is asked of them and what they must print is ours. `run kafka-tools --oracle` asks the
+# same of Apache Kafka, one broker, where the steps that need three fail.
 set -euo pipefail
 . "$(dirname "$0")/../foreign.sh"
 . "$HERE/steps.sh"
