@@ -38,8 +38,8 @@ END
 }
 
 install_suite || cannot "kafka-python cannot be installed"
-# Four partitions and one copy, as its own fixture configures its broker; one test has members with sessions of 3 s.
-start_cluster --config $'[topic_defaults]\n"num.partitions" = 4\n"default.replication.factor" = 1\n"group.min.session.timeout.ms" = 3000\n'
+# Four partitions and one copy, as its own fixture configures its broker; one test has members with sessions of 3 s, that wait 4 s for an answer.
+start_cluster --config $'[topic_defaults]\n"num.partitions" = 4\n"default.replication.factor" = 1\n"group.min.session.timeout.ms" = 3000\n"group.initial.rebalance.delay.ms" = 0\n'
 words=(); for word in $ONLY; do words+=(${words[0]:+or} "$word"); done
 cd "$SOURCE"
 # SASL and TLS are tested on brokers that the suite starts itself, from Kafka's own scripts.
