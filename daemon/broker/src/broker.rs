@@ -119,6 +119,11 @@ impl BrokerConfig {
             "group.consumer.max.size",
             &mut config.group.consumer.max_size,
         );
+        read(
+            cluster,
+            "group.consumer.migration.policy",
+            &mut config.group.consumer.migration,
+        );
         read(cluster, "group.max.size", &mut config.group.max_size);
         read(
             cluster,

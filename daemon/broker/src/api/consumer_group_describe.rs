@@ -13,7 +13,8 @@ use crate::dispatch::Call;
 use crate::errors;
 use crate::groups::{ConsumerGroup, GroupError, Topics};
 
-/// The number that says that a member speaks the consumer protocol (KIP-1099).
+/// The numbers that say that a member speaks the classic protocol, or the consumer protocol (KIP-1099).
+const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 pub(crate) async fn handle(
@@ -73,7 +74,10 @@ fn describe(group_id: &Str, group: &ConsumerGroup, topics: &dyn Topics) -> Descr
             subscribed_topic_regex: member.effective_regex().map(Into::into),
             assignment: assignment(held, topics),
             target_assignment: assignment(target, topics),
-            member_type: CONSUMER_MEMBER,
+            member_type: match member.classic {
+                Some(_) => CLASSIC_MEMBER,
+                None => CONSUMER_MEMBER,
+            },
         }
     });
     DescribedGroup {

@@ -253,6 +253,12 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
             "How often members of groups of the consumer protocol send a heartbeat.",
         ),
         (
+            "group.consumer.migration.policy",
+            Some(config.group.consumer.migration.name().to_owned()),
+            Kind::String,
+            "Which way groups with members may change their protocol.",
+        ),
+        (
             "group.consumer.session.timeout.ms",
             Some(config.group.consumer.session_timeout_ms.to_string()),
             Kind::Int,

@@ -1,14 +1,11 @@
-//! What handlers call for groups of the consumer protocol, and how a group changes from one protocol to the other.
-//!
-//! It changes when nobody is in it: its positions stay, and everything that the log holds of the old form is removed in
-//! the batch that begins the new one, or before it.
+//! What handlers call for groups of the consumer protocol, and how one that nobody is in becomes a classic group again:
+//! its positions stay, and everything else that the log holds of it is removed before.
 
 use super::consumer::{ConsumerGroup, Heartbeat, HeartbeatReply, Refusal, Topics};
 use super::coordinator::Coordinator;
 use super::error::GroupError;
 use super::journal::Entry;
-use super::record::Key;
-use super::shard::{COMMIT_TIMEOUT, GroupEntry, Shard, State};
+use super::shard::{COMMIT_TIMEOUT, Shard, State};
 
 impl Coordinator {
     /// Passes on a ConsumerGroupHeartbeat; its answer comes when what it says is replicated.
@@ -27,38 +24,43 @@ impl Coordinator {
                 .groups
                 .get(group)
                 .is_some_and(|entry| entry.consumer.is_some());
-            if !known {
-                if request.epoch != 0 {
-                    return Err(GroupError::GroupNotFound.into());
-                }
-                let entry = state.entry(group, now.wall_ms);
-                shard.become_consumer(entry)?;
+            if !known && request.epoch != 0 {
+                return Err(GroupError::GroupNotFound.into());
             }
             let entry = state.entry(group, now.wall_ms);
-            let Some(consumer) = &mut entry.consumer else {
-                return Err(GroupError::GroupNotFound.into());
-            };
             let topics = env.topics();
             let config = env.config.consumer.of_group(group, topics.as_ref());
-            let reply = consumer.heartbeat(&config, topics.as_ref(), request, now.mono_ms, now.wall_ms);
-            let outcome = reply.and_then(|reply| {
-                shard.write(entry, env, now.mono_ms)?;
-                Ok((reply, entry.written))
-            });
-            if outcome.is_err() && !known {
-                entry.consumer = None;
-                state.forget_if_blank(group);
-            }
-            shard.reschedule(&mut state, group);
-            outcome?
+            let mut effects = Vec::new();
+            let outcome = match &mut entry.consumer {
+                Some(consumer) => consumer
+                    .heartbeat(&config, topics.as_ref(), request, now.mono_ms, now.wall_ms)
+                    .and_then(|reply| {
+                        shard.write(entry, env, now, &mut effects)?;
+                        Ok(reply)
+                    }),
+                None => shard.upgrade(entry, env, &config, request, now, &mut effects),
+            };
+            let written = entry.written;
+            shard.settle(&mut state, group, effects, env);
+            (outcome?, written)
         };
-        if let Some(offset) = written {
-            shard.journal.committed(offset, COMMIT_TIMEOUT).await?;
-            if let Some(entry) = shard.active()?.groups.get_mut(group) {
-                entry.written.take_if(|written| *written <= offset);
-            }
-        }
+        self.replicated(&shard, group, written).await?;
         Ok(reply)
+    }
+
+    /// Waits until the record at `written`, if any, is replicated.
+    pub(super) async fn replicated(
+        &self,
+        shard: &Shard,
+        group: &str,
+        written: Option<i64>,
+    ) -> Result<(), GroupError> {
+        let Some(offset) = written else { return Ok(()) };
+        shard.journal.committed(offset, COMMIT_TIMEOUT).await?;
+        if let Some(entry) = shard.active()?.groups.get_mut(group) {
+            entry.written.take_if(|written| *written <= offset);
+        }
+        Ok(())
     }
 
     /// Calls `read` with a group of the consumer protocol, if there is one of that name, and the topics.
@@ -78,22 +80,6 @@ impl Coordinator {
 }
 
 impl Shard {
-    /// Makes an empty group one of the consumer protocol. What the log holds of its classic form goes.
-    fn become_consumer(&self, entry: &mut GroupEntry) -> Result<(), GroupError> {
-        if !entry.is_empty() {
-            return Err(GroupError::GroupNotFound);
-        }
-        if entry.group.generation() > 0 {
-            let key = Key::Group {
-                group: entry.group.id.clone(),
-            };
-            self.journal.append(&[(key.encode(), None)])?;
-        }
-        entry.group.pending.clear();
-        entry.consumer = Some(Box::default());
-        Ok(())
-    }
-
     /// Makes a group that nobody is in one of the classic protocol again, if it was of the other.
     pub(super) fn return_to_classic(&self, state: &mut State, group: &str) -> Result<(), GroupError> {
         let Some(entry) = state.groups.get_mut(group) else {

@@ -109,6 +109,14 @@ pub struct Coordinator {
     pub(super) inner: Arc<Inner>,
 }
 
+/// What becomes of a JoinGroup.
+enum Joining {
+    /// Its answer comes when the group has one.
+    Waits(oneshot::Receiver<JoinReply>),
+    /// Its answer is there, and may be given when the record is replicated.
+    Joined(Arc<Shard>, JoinReply, Option<i64>),
+}
+
 pub(super) struct Inner {
     pub(super) env: Env,
     /// How many partitions `__consumer_offsets` has.
@@ -119,7 +127,8 @@ pub(super) struct Inner {
 
 impl Coordinator {
     /// A coordinator that has no shards yet.
-    pub fn new(config: GroupConfig, partitions: i32, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(mut config: GroupConfig, partitions: i32, clock: Arc<dyn Clock>) -> Self {
+        config.consumer.classic_max_size = config.max_size;
         let now = Arc::new(move || Now {
             mono_ms: i64::try_from(clock.monotonic().as_millis()).unwrap_or(i64::MAX),
             wall_ms: clock.now_ms(),
@@ -210,13 +219,18 @@ impl Coordinator {
 
     /// Passes on a JoinGroup and waits for its answer.
     pub async fn join(&self, group: &str, mut join: Join) -> JoinReply {
-        let member_id = join.member_id.clone();
-        let waiting = (|| {
+        let mut member_id = join.member_id.clone();
+        let fresh_id = join.fresh_id.clone();
+        let joining = (|| {
             let shard = self.shard(group)?;
             let mut state = shard.active()?;
             let now = (self.inner.env.now)();
             if !join.member_id.is_empty() && !state.groups.contains_key(group) {
                 return Err(GroupError::UnknownMember);
+            }
+            if let Some((reply, written)) = self.join_consumers(&shard, &mut state, group, &join)? {
+                drop(state);
+                return Ok(Joining::Joined(shard, reply, written));
             }
             shard.return_to_classic(&mut state, group)?;
             let (answer, waiting) = oneshot::channel();
@@ -231,36 +245,55 @@ impl Coordinator {
                 &mut effects,
             );
             shard.settle(&mut state, group, effects, &self.inner.env);
-            Ok(waiting)
+            Ok(Joining::Waits(waiting))
         })();
-        match waiting {
-            Ok(waiting) => waiting
+        match joining {
+            Ok(Joining::Waits(waiting)) => waiting
                 .await
                 .unwrap_or_else(|_| JoinReply::refused(GroupError::NotCoordinator, member_id)),
-            Err(error) => JoinReply::refused(error, member_id),
+            Ok(Joining::Joined(shard, reply, written)) => match self.replicated(&shard, group, written).await
+            {
+                Ok(()) => reply,
+                Err(error) => JoinReply::refused(error, member_id),
+            },
+            Err(error) => {
+                match error {
+                    GroupError::MemberIdRequired => member_id = fresh_id,
+                    GroupError::GroupFull => member_id.clear(),
+                    _ => {}
+                }
+                JoinReply::refused(error, member_id)
+            }
         }
     }
 
     /// Passes on a SyncGroup and waits for its answer.
     pub async fn sync(&self, group: &str, mut sync: Sync) -> Result<SyncReply, GroupError> {
-        let waiting = {
-            let shard = self.shard(group)?;
+        let shard = self.shard(group)?;
+        let (answer, waiting) = oneshot::channel();
+        let synced = {
             let mut state = shard.active()?;
             let now = (self.inner.env.now)();
             if !state.groups.contains_key(group) {
                 return Err(GroupError::UnknownMember);
             }
-            let (answer, waiting) = oneshot::channel();
-            sync.token = state.wait(Waiter::Sync(answer));
-            let mut effects = Vec::new();
-            state
-                .entry(group, now.wall_ms)
-                .group
-                .sync(sync, now.mono_ms, &mut effects);
-            shard.settle(&mut state, group, effects, &self.inner.env);
-            waiting
+            let synced = self.sync_consumers(&shard, &mut state, group, &sync)?;
+            if synced.is_none() {
+                sync.token = state.wait(Waiter::Sync(answer));
+                let mut effects = Vec::new();
+                state
+                    .entry(group, now.wall_ms)
+                    .group
+                    .sync(sync, now.mono_ms, &mut effects);
+                shard.settle(&mut state, group, effects, &self.inner.env);
+            }
+            synced
         };
-        waiting.await.unwrap_or(Err(GroupError::NotCoordinator))
+        let Some((reply, written)) = synced else {
+            return waiting.await.unwrap_or(Err(GroupError::NotCoordinator));
+        };
+        self.replicated(&shard, group, written).await?;
+        Ok(reply)
     }
 
     /// Passes on a Heartbeat.
@@ -268,6 +301,9 @@ impl Coordinator {
         let shard = self.shard(group)?;
         let mut state = shard.active()?;
         let now = (self.inner.env.now)();
+        if let Some(outcome) = self.heartbeat_consumers(&shard, &mut state, group, member) {
+            return outcome;
+        }
         let entry = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
         entry.group.heartbeat(
             &member.member_id,
@@ -286,6 +322,9 @@ impl Coordinator {
         let shard = self.shard(group)?;
         let mut state = shard.active()?;
         let now = (self.inner.env.now)();
+        if let Some(outcomes) = self.leave_consumers(&shard, &mut state, group, members) {
+            return outcomes;
+        }
         let mut effects = Vec::new();
         let outcomes = members
             .iter()

@@ -151,6 +151,7 @@ pub(super) fn join(member_id: &str, topics: &[&str]) -> Join {
         metadata.extend((topic.len() as i16).to_be_bytes());
         metadata.extend(topic.as_bytes());
     }
+    metadata.extend([255, 255, 255, 255, 0, 0, 0, 0]);
     Join {
         token: 0,
         member_id: member_id.into(),

@@ -1,5 +1,5 @@
 //! Random sequences of events against a coordinator, over a journal in memory: members of both protocols that join, sync,
-//! commit, lie, fall silent and leave, topics that come and go, appends that fail, coordinators that are lost.
+//! commit, lie, fall silent and leave, groups that go from one protocol to the other, topics that come and go, appends that fail, coordinators that are lost.
 //!
 //! `TRADEWIND_FUZZ_RUNS` says how many runs (4 if not said), `TRADEWIND_FUZZ_SEED` where the seeds begin. A failure
 //! names its seed; the same seed repeats it.
@@ -16,6 +16,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
+use tradewind_wire::consumer_protocol::{
+    ConsumerProtocolAssignment, ConsumerProtocolSubscription, TopicPartition, Versioned,
+};
 
 use super::consumer::tests::{Shelf, facts};
 use super::coordinator_tests::{HandClock, coordinator, join, loaded};
@@ -73,6 +76,8 @@ struct Classic {
     generation: i32,
     leads: bool,
     members: Vec<String>,
+    /// What it was assigned last, and says that it owns.
+    owned: Vec<TopicPartition>,
     waiting: Waiting,
 }
 
@@ -104,6 +109,10 @@ struct World {
     allowed: Allowed,
     /// The highest generation that this coordinator gave out, by group.
     generations: BTreeMap<&'static str, i32>,
+    /// What each group was after the last event, if anybody was in it, and how often one with members became another.
+    kinds: BTreeMap<&'static str, &'static str>,
+    upgrades: usize,
+    downgrades: usize,
 }
 
 impl World {
@@ -123,6 +132,9 @@ impl World {
             next: 0,
             allowed: Allowed::new(),
             generations: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            upgrades: 0,
+            downgrades: 0,
         };
         for topic in TOPICS {
             world.shelf.put(topic, 4);
@@ -137,6 +149,7 @@ impl World {
                 generation: -1,
                 leads: false,
                 members: Vec::new(),
+                owned: Vec::new(),
                 waiting: Waiting::Nothing,
             });
             world.consumers.push(Consumer {
@@ -198,6 +211,48 @@ impl World {
         }
         self.collect().await;
         self.check();
+        self.watch();
+    }
+
+    /// Counts groups that changed their protocol with members in them.
+    fn watch(&mut self) {
+        for listing in self.coordinator.list().unwrap() {
+            let Some(group) = GROUPS.into_iter().find(|group| *group == listing.id) else {
+                continue;
+            };
+            let now = if listing.state == "Empty" {
+                ""
+            } else {
+                listing.kind
+            };
+            let before = self.kinds.insert(group, now).unwrap_or_default();
+            self.upgrades += usize::from((before, now) == ("classic", "consumer"));
+            self.downgrades += usize::from((before, now) == ("consumer", "classic"));
+        }
+    }
+
+    /// What the leader of a classic group gives each member: as a rule every partition to one, sometimes to several, and
+    /// sometimes nonsense.
+    fn assignments(&mut self, members: &[String]) -> Vec<(String, Bytes)> {
+        let (twice, nonsense) = (self.chance(10), self.chance(5));
+        let of = |at: usize| {
+            let mine = |number: &i32| twice || *number as usize % members.len() == at;
+            let of_topic = |topic: &&str| TopicPartition {
+                topic: (*topic).into(),
+                partitions: (0..4).filter(mine).collect(),
+            };
+            let all = ConsumerProtocolAssignment {
+                assigned_partitions: TOPICS.iter().map(of_topic).collect(),
+                user_data: None,
+            };
+            if nonsense {
+                Bytes::from_static(b"x")
+            } else {
+                all.to_bytes(1).unwrap()
+            }
+        };
+        let members = members.iter().enumerate();
+        members.map(|(at, id)| (id.clone(), of(at))).collect()
     }
 
     fn pass(&mut self) {
@@ -238,6 +293,17 @@ impl World {
             0..45 => {
                 let topics: Vec<&str> = TOPICS.choose_multiple(&mut self.rng, 2).copied().collect();
                 let mut request = join(&id, &topics);
+                if self.chance(50) {
+                    self.classics[at].owned.clear();
+                }
+                let subscription = ConsumerProtocolSubscription {
+                    topics: topics.iter().map(|topic| (*topic).into()).collect(),
+                    owned_partitions: self.classics[at].owned.clone(),
+                    ..Default::default()
+                };
+                if self.chance(98) {
+                    request.protocols[0].1 = subscription.to_bytes(1).unwrap();
+                }
                 self.next += 1;
                 request.fresh_id = format!("m{}", self.next);
                 request.instance_id = self.classics[at].instance.clone();
@@ -249,11 +315,9 @@ impl World {
                 self.classics[at].waiting = Waiting::Join(waiting);
             }
             45..70 => {
+                let members = self.classics[at].members.clone();
+                let given = self.assignments(&members);
                 let client = &self.classics[at];
-                let given = client
-                    .members
-                    .iter()
-                    .map(|id| (id.clone(), Bytes::from_static(b"x")));
                 let request = Sync {
                     token: 0,
                     member_id: id,
@@ -261,7 +325,7 @@ impl World {
                     generation,
                     protocol_type: None,
                     protocol: None,
-                    assignments: if client.leads { given.collect() } else { Vec::new() },
+                    assignments: if client.leads { given } else { Vec::new() },
                 };
                 let coordinator = self.coordinator.clone();
                 let waiting = tokio::spawn(async move { coordinator.sync(group, request).await });
@@ -323,9 +387,12 @@ impl World {
                     let reply = handle.await.unwrap();
                     match reply.error {
                         None => {
-                            let last = self.generations.entry(client.group).or_insert(0);
-                            assert!(reply.generation >= *last, "generations rise");
-                            *last = reply.generation;
+                            // Where nobody leads each member has an epoch of its own.
+                            if !reply.leader.is_empty() {
+                                let last = self.generations.entry(client.group).or_insert(0);
+                                assert!(reply.generation >= *last, "generations rise");
+                                *last = reply.generation;
+                            }
                             client.id.clone_from(&reply.member_id);
                             client.generation = reply.generation;
                             client.leads = reply.leader == reply.member_id;
@@ -338,7 +405,10 @@ impl World {
                     }
                 }
                 Waiting::Sync(handle) if handle.is_finished() => {
-                    let _ = handle.await.unwrap();
+                    let read = |reply: SyncReply| ConsumerProtocolAssignment::from_bytes(reply.assignment);
+                    if let Ok(Ok(assignment)) = handle.await.unwrap().map(read) {
+                        client.owned = assignment.assigned_partitions;
+                    }
                 }
                 waiting => client.waiting = waiting,
             }
@@ -511,6 +581,7 @@ async fn no_sequence_of_events_breaks_a_group() {
         set.unwrap_or(default)
     };
     let (first, runs) = (number("TRADEWIND_FUZZ_SEED", 1), number("TRADEWIND_FUZZ_RUNS", 4));
+    let (mut upgrades, mut downgrades) = (0, 0);
     for seed in first..first + runs {
         println!("seed {seed}");
         let mut world = World::new(seed).await;
@@ -519,5 +590,12 @@ async fn no_sequence_of_events_breaks_a_group() {
         }
         world.elect().await;
         world.check();
+        upgrades += world.upgrades;
+        downgrades += world.downgrades;
     }
+    println!("{upgrades} upgrades, {downgrades} downgrades");
+    assert!(
+        runs < 4 || upgrades > 0 && downgrades > 0,
+        "groups go over and back"
+    );
 }

@@ -204,6 +204,15 @@ impl Group {
         } else {
             GroupState::Stable
         };
+        if !group.members.is_empty() && group.leader.is_none() {
+            // It has come from the consumer protocol, and its first rebalance was still to be.
+            group.state = GroupState::PreparingRebalance;
+            group.gathering = Some(Gathering {
+                deadline: now + group.rebalance_timeout_ms(),
+                initial_remaining_ms: None,
+                newcomers: false,
+            });
+        }
         group
     }
 

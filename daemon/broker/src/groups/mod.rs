@@ -3,6 +3,7 @@
 //! `consumer/` has the second. Of the first, `group.rs`, `join.rs`, `sync.rs` and `rebalance.rs` are a state machine without time or I/O of its own;
 //! `offsets.rs` are the positions beside it; `record.rs` is what the log keeps of both. `shard.rs` holds the groups of one
 //! partition of `__consumer_offsets` under one leader epoch; `coordinator.rs` and `commits.rs` are what handlers call.
+//! `migration.rs` takes a group with members from one protocol to the other.
 
 mod commits;
 mod consumer;
@@ -19,6 +20,9 @@ mod group;
 mod join;
 mod journal;
 mod member;
+mod migration;
+#[cfg(test)]
+mod migration_tests;
 mod offsets;
 mod rebalance;
 pub mod record;
@@ -31,7 +35,8 @@ mod sync;
 mod tests;
 
 pub use consumer::{
-    ConsumerConfig, ConsumerGroup, Heartbeat, HeartbeatReply, NoTopics, Partitions, Refusal, Topics,
+    ConsumerConfig, ConsumerGroup, Heartbeat, HeartbeatReply, Migration, NoTopics, Partitions, Refusal,
+    Topics,
 };
 pub use coordinator::{Committer, Coordinator, DescribedMember, Description, Listing, Now, Position};
 pub use error::GroupError;

@@ -17,6 +17,7 @@ use super::error::GroupError;
 use super::group::{Effect, Group, GroupConfig, GroupState, Token};
 use super::join::JoinReply;
 use super::journal::{Entry, Journal};
+use super::migration::downgrade;
 use super::offsets::Offsets;
 use super::record::{GroupValue, Key, OffsetValue};
 use super::sync::SyncReply;
@@ -322,13 +323,13 @@ impl Shard {
                 continue;
             };
             entry.timer = None;
+            let mut effects = Vec::new();
             if let Some(consumer) = &mut entry.consumer {
-                consumer.tick(env.topics().as_ref(), now.mono_ms);
-                if let Err(error) = self.write(entry, env, now.mono_ms) {
+                consumer.tick(&env.config.consumer, env.topics().as_ref(), now.mono_ms);
+                if let Err(error) = self.write(entry, env, now, &mut effects) {
                     tracing::debug!(group = id, %error, "members that timed out not removed");
                 }
             }
-            let mut effects = Vec::new();
             entry
                 .group
                 .tick(&env.config, now.mono_ms, now.wall_ms, &mut effects);
@@ -337,30 +338,41 @@ impl Shard {
         None
     }
 
-    /// Appends what a group of the consumer protocol has written, or takes it back.
-    pub(super) fn write(&self, entry: &mut GroupEntry, env: &Env, now: i64) -> Result<(), GroupError> {
-        let GroupEntry {
-            group,
-            consumer,
-            written,
-            ..
-        } = entry;
-        let Some(consumer) = consumer else { return Ok(()) };
-        let records: Vec<Entry> = consumer
-            .unwritten()
-            .map(|record| record.encode(&group.id))
-            .collect();
+    /// Appends what a group of the consumer protocol has written, or takes it back. If only members of the classic protocol
+    /// are left the group becomes a classic one with the same batch.
+    pub(super) fn write(
+        &self,
+        entry: &mut GroupEntry,
+        env: &Env,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), GroupError> {
+        let Some(consumer) = &mut entry.consumer else {
+            return Ok(());
+        };
+        let id = &entry.group.id;
+        let mut records: Vec<Entry> = consumer.unwritten().map(|record| record.encode(id)).collect();
         if records.is_empty() {
             return Ok(());
         }
+        let mut classic = None;
+        if consumer.falls_back(&env.config.consumer) {
+            let (group, more) = downgrade(&entry.group, consumer, env, now);
+            classic = Some(group);
+            records.extend(more);
+        }
         match self.journal.append(&records) {
             Ok(base) => {
-                *written = Some(base + records.len() as i64 - 1);
+                entry.written = Some(base + records.len() as i64 - 1);
                 consumer.settle();
+                if let Some(classic) = classic {
+                    entry.consumer = None;
+                    entry.group.take_over(classic, &env.config, now, out);
+                }
                 Ok(())
             }
             Err(error) => {
-                consumer.roll_back(&env.config.consumer, now);
+                consumer.roll_back(&env.config.consumer, now.mono_ms);
                 Err(error)
             }
         }

@@ -340,6 +340,11 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("flush.ms", Setting::Millis, "9223372036854775807"),
     ("group.consumer.heartbeat.interval.ms", Setting::Millis, "5000"),
     ("group.consumer.max.size", Setting::Integer(1), "2147483647"),
+    (
+        "group.consumer.migration.policy",
+        Setting::Word(&["bidirectional", "upgrade", "downgrade", "disabled"]),
+        "bidirectional",
+    ),
     ("group.consumer.session.timeout.ms", Setting::Millis, "45000"),
     ("group.initial.rebalance.delay.ms", Setting::Millis, "3000"),
     ("group.max.session.timeout.ms", Setting::Millis, "1800000"),

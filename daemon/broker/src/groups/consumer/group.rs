@@ -21,6 +21,53 @@ pub struct ConsumerConfig {
     pub session_timeout_ms: i64,
     /// `group.consumer.max.size`.
     pub max_size: usize,
+    /// `group.consumer.migration.policy`.
+    pub migration: Migration,
+    /// `group.max.size`: how many members a group may have that goes over to the classic protocol. The coordinator sets it.
+    pub classic_max_size: usize,
+}
+
+/// Which way groups with members may change their protocol (`group.consumer.migration.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    /// From the classic protocol to the consumer protocol, when a first member comes that speaks it.
+    pub upgrade: bool,
+    /// Back, when the last such member goes.
+    pub downgrade: bool,
+}
+
+impl Migration {
+    /// Both ways: `bidirectional`.
+    pub const BOTH: Self = Self {
+        upgrade: true,
+        downgrade: true,
+    };
+
+    /// The name that the setting has for it.
+    pub fn name(self) -> &'static str {
+        match (self.upgrade, self.downgrade) {
+            (true, true) => "bidirectional",
+            (true, false) => "upgrade",
+            (false, true) => "downgrade",
+            (false, false) => "disabled",
+        }
+    }
+}
+
+impl std::str::FromStr for Migration {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let name = text.to_ascii_lowercase();
+        let (upgrade, downgrade) = match name.as_str() {
+            "bidirectional" => (true, true),
+            "upgrade" => (true, false),
+            "downgrade" => (false, true),
+            "disabled" => (false, false),
+            _ => return Err(()),
+        };
+        Ok(Self { upgrade, downgrade })
+    }
 }
 
 impl Default for ConsumerConfig {
@@ -29,6 +76,8 @@ impl Default for ConsumerConfig {
             heartbeat_interval_ms: 5_000,
             session_timeout_ms: 45_000,
             max_size: i32::MAX as usize,
+            migration: Migration::BOTH,
+            classic_max_size: i32::MAX as usize,
         }
     }
 }
@@ -92,6 +141,9 @@ pub struct ConsumerGroup {
     session_order: BTreeSet<(i64, String)>,
     /// Until when a member at this epoch has to have given partitions up.
     pub(super) revocations: BTreeMap<String, (i32, i64)>,
+    /// Until when a member of the classic protocol has to have joined again, and to have asked for its assignment.
+    pub(super) joins: BTreeMap<String, i64>,
+    pub(super) syncs: BTreeMap<String, i64>,
     /// The version of the topics that the group's subscriptions were last held against.
     pub(super) checked: Option<u64>,
     /// What was written since [`ConsumerGroup::take_records`], with what undoes it.
@@ -203,6 +255,8 @@ impl ConsumerGroup {
         self.sessions.clear();
         self.session_order.clear();
         self.revocations.clear();
+        self.joins.clear();
+        self.syncs.clear();
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             self.touch(config, &id, now);
@@ -213,7 +267,11 @@ impl ConsumerGroup {
     /// Starts a member's session anew.
     pub(super) fn touch(&mut self, config: &ConsumerConfig, id: &str, now: i64) {
         self.forget_session(id);
-        let deadline = now + config.session_timeout_ms;
+        let classic = self.members.get(id).and_then(|member| member.classic.as_ref());
+        let timeout = classic.map_or(config.session_timeout_ms, |classic| {
+            i64::from(classic.session_timeout_ms)
+        });
+        let deadline = now + timeout;
         self.sessions.insert(id.to_owned(), deadline);
         self.session_order.insert((deadline, id.to_owned()));
     }
@@ -231,7 +289,7 @@ impl ConsumerGroup {
             self.revocations.remove(id);
             return;
         };
-        if current.state != MemberState::Unrevoked {
+        if current.state != MemberState::Unrevoked || member.classic.is_some() {
             self.revocations.remove(id);
         } else if self
             .revocations
@@ -247,11 +305,12 @@ impl ConsumerGroup {
     pub fn deadline(&self) -> Option<i64> {
         let session = self.session_order.first().map(|(deadline, _)| *deadline);
         let revocation = self.revocations.values().map(|(_, deadline)| *deadline).min();
-        session.into_iter().chain(revocation).min()
+        let classic = self.joins.values().chain(self.syncs.values()).copied();
+        session.into_iter().chain(revocation).chain(classic).min()
     }
 
-    /// Lets time pass: drops members whose session ended, and those that did not give partitions up in time.
-    pub fn tick(&mut self, topics: &dyn Topics, now: i64) {
+    /// Lets time pass: drops members whose session ended, and those that did not do in time what they have to.
+    pub fn tick(&mut self, config: &ConsumerConfig, topics: &dyn Topics, now: i64) {
         let silent = self
             .session_order
             .iter()
@@ -262,17 +321,30 @@ impl ConsumerGroup {
             .iter()
             .filter(|(_, (_, deadline))| *deadline <= now);
         gone.extend(late.map(|(id, _)| id.clone()));
+        let late = self.joins.iter().chain(&self.syncs);
+        gone.extend(
+            late.filter(|(_, deadline)| **deadline <= now)
+                .map(|(id, _)| id.clone()),
+        );
         if !gone.is_empty() {
-            self.drop_members(gone.iter().map(String::as_str), topics);
+            self.drop_members(config, gone.iter().map(String::as_str), topics);
         }
     }
 
-    /// Takes members out, with everything about them, and begins a new epoch.
-    pub(super) fn drop_members<'a>(&mut self, ids: impl Iterator<Item = &'a str>, topics: &dyn Topics) {
+    /// Takes members out, with everything about them, and begins a new epoch, unless that is left to the classic protocol.
+    pub(super) fn drop_members<'a>(
+        &mut self,
+        config: &ConsumerConfig,
+        ids: impl Iterator<Item = &'a str>,
+        topics: &dyn Topics,
+    ) {
         for id in ids {
             self.write_out(id);
         }
         self.drop_unused_regexes();
+        if self.falls_back(config) {
+            return;
+        }
         let group = GroupEpoch {
             epoch: self.epoch.wrapping_add(1),
             topics_hash: self.hash_of_subscriptions(topics),
@@ -287,6 +359,8 @@ impl ConsumerGroup {
         self.write(Record::Member(id.to_owned(), None));
         self.forget_session(id);
         self.revocations.remove(id);
+        self.joins.remove(id);
+        self.syncs.remove(id);
     }
 
     /// Forgets expressions that no member has any more.
@@ -451,13 +525,19 @@ impl ConsumerGroup {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        if !self.members.contains_key(member_id) {
+        let Some(member) = self.members.get(member_id) else {
             return Err(GroupError::UnknownMember);
+        };
+        let current = self.current(member_id);
+        if member.classic.is_some() {
+            return match epoch == current.epoch {
+                true => Ok(()),
+                false => Err(GroupError::IllegalGeneration),
+            };
         }
         if !knows_epochs {
             return Err(GroupError::UnsupportedVersion);
         }
-        let current = self.current(member_id);
         if epoch == current.epoch {
             return Ok(());
         }
@@ -486,11 +566,12 @@ impl ConsumerGroup {
                 Err(GroupError::UnknownMember)
             };
         };
-        if !self.members.contains_key(member_id) {
+        let Some(member) = self.members.get(member_id) else {
             return Err(GroupError::UnknownMember);
-        }
+        };
         match self.current(member_id).epoch == epoch {
             true => Ok(()),
+            false if member.classic.is_some() => Err(GroupError::IllegalGeneration),
             false => Err(GroupError::StaleEpoch),
         }
     }

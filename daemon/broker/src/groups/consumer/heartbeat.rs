@@ -66,7 +66,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(error: GroupError, message: impl Into<String>) -> Self {
+    pub(in super::super) fn new(error: GroupError, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { error, message }
     }
@@ -139,7 +139,7 @@ impl ConsumerGroup {
     ) -> Result<HeartbeatReply, Refusal> {
         request.check()?;
         if matches!(request.epoch, LEAVE | LEAVE_FOR_A_WHILE) {
-            return self.leave(topics, &request);
+            return self.leave(config, topics, &request);
         }
         let id = request.member_id.clone();
         if self.members.len() >= config.max_size && !self.members.contains_key(&id) {
@@ -193,7 +193,8 @@ impl ConsumerGroup {
             };
         };
         if joins {
-            if self.current(existing).epoch != LEAVE_FOR_A_WHILE {
+            // One of the classic protocol never says that it will be back.
+            if self.current(existing).epoch != LEAVE_FOR_A_WHILE && !self.is_classic(existing) {
                 let message = format!(
                     "Static member {id} with instance id {instance} cannot join, because member {existing} has that id."
                 );
@@ -221,9 +222,21 @@ impl ConsumerGroup {
         Err(Refusal::new(GroupError::FencedInstance, message))
     }
 
+    /// A member of the classic protocol may go over to this one only by joining.
+    fn check_protocol(&self, id: &str, request: &Heartbeat) -> Result<(), Refusal> {
+        match request.epoch != 0 && self.is_classic(id) {
+            true => Err(Refusal::new(
+                GroupError::UnknownMember,
+                format!("Member {id} speaks the classic protocol."),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// A member comes with its epoch, or with the one before if the answer that gave it the new one was lost: then it
     /// holds nothing that it should not. Who joins again is always taken in.
     fn check_epoch(&self, id: &str, request: &Heartbeat) -> Result<(), Refusal> {
+        self.check_protocol(id, request)?;
         let current = self.current(id);
         if request.epoch == 0 || request.epoch == current.epoch {
             return Ok(());
@@ -242,7 +255,7 @@ impl ConsumerGroup {
     }
 
     /// A static instance comes back under another member id, in its own place.
-    fn replace(&mut self, old: &str, new: &str) {
+    pub(super) fn replace(&mut self, old: &str, new: &str) {
         let (Some(metadata), target) = (self.members.get(old).cloned(), self.target(old)) else {
             return;
         };
@@ -278,19 +291,28 @@ impl ConsumerGroup {
         if let Some(topics) = &request.topics {
             member.topics.clone_from(topics);
         }
+        member.classic = None;
+        self.joins.remove(&request.member_id);
+        self.syncs.remove(&request.member_id);
+        self.write_member(&request.member_id, member)
+    }
+
+    /// Writes what a member says of itself, if that is new. Returns whether its subscription is another now.
+    pub(super) fn write_member(&mut self, id: &str, member: MemberMetadata) -> bool {
+        let before = self.members.get(id);
         if before == Some(&member) {
             return false;
         }
         let subscribes =
             |member: &MemberMetadata| (member.topics.clone(), member.effective_regex().map(str::to_owned));
         let changed = before.is_none_or(|before| subscribes(before) != subscribes(&member));
-        self.write(Record::Member(request.member_id.clone(), Some(member)));
+        self.write(Record::Member(id.to_owned(), Some(member)));
         changed
     }
 
     /// Holds the subscriptions against the topics that there are, if either may have changed; a difference begins a new
     /// epoch.
-    fn refresh(&mut self, mut bump: bool, topics: &dyn Topics, wall_ms: i64) {
+    pub(super) fn refresh(&mut self, mut bump: bool, topics: &dyn Topics, wall_ms: i64) {
         let stale = self.checked != Some(topics.version());
         if !bump && !stale {
             return;
@@ -328,7 +350,7 @@ impl ConsumerGroup {
     }
 
     /// Computes the target assignment of the group's epoch.
-    fn retarget(&mut self, topics: &dyn Topics, wall_ms: i64) {
+    pub(super) fn retarget(&mut self, topics: &dyn Topics, wall_ms: i64) {
         let mut counts = BTreeMap::new();
         let mut readers = BTreeMap::new();
         for (id, member) in &self.members {
@@ -357,7 +379,7 @@ impl ConsumerGroup {
     }
 
     /// Takes the member a step towards its target.
-    fn reconcile(&mut self, id: &str, owned: Option<&Partitions>) {
+    pub(super) fn reconcile(&mut self, id: &str, owned: Option<&Partitions>) {
         let before = self.currents.get(id);
         let goal = Goal {
             epoch: self.target_epoch,
@@ -371,7 +393,12 @@ impl ConsumerGroup {
         }
     }
 
-    fn leave(&mut self, topics: &dyn Topics, request: &Heartbeat) -> Result<HeartbeatReply, Refusal> {
+    fn leave(
+        &mut self,
+        config: &ConsumerConfig,
+        topics: &dyn Topics,
+        request: &Heartbeat,
+    ) -> Result<HeartbeatReply, Refusal> {
         let id = &request.member_id;
         if let Some(instance) = &request.instance_id {
             let unknown = || {
@@ -383,6 +410,7 @@ impl ConsumerGroup {
         } else if !self.members.contains_key(id) {
             return Err(self.unknown(id));
         }
+        self.check_protocol(id, request)?;
         if request.epoch == LEAVE_FOR_A_WHILE {
             let left = Current {
                 epoch: LEAVE_FOR_A_WHILE,
@@ -392,7 +420,7 @@ impl ConsumerGroup {
             self.write(Record::Current(id.clone(), Some(left)));
             self.revocations.remove(id);
         } else {
-            self.drop_members([id.as_str()].into_iter(), topics);
+            self.drop_members(config, [id.as_str()].into_iter(), topics);
         }
         Ok(HeartbeatReply {
             member_id: id.clone(),

@@ -4,9 +4,10 @@
 //! records: an event writes records, and a record is applied to the state in the moment it is written, by the same code
 //! that replays the log. So a replayed group is the group. `records.rs` has the records in Apache Kafka's formats,
 //! `group.rs` the state, `heartbeat.rs` the protocol, `reconcile.rs` one member's way to its target, `assign.rs` the
-//! assignors, `subscription.rs` what topics there are.
+//! assignors, `subscription.rs` what topics there are, `classic.rs` members that speak the classic protocol.
 
 mod assign;
+mod classic;
 mod group;
 mod heartbeat;
 mod reconcile;
@@ -15,8 +16,9 @@ mod subscription;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub use group::{ConsumerConfig, ConsumerGroup};
+pub(super) use classic::CONSUMER;
+pub use group::{ConsumerConfig, ConsumerGroup, Migration};
 pub use heartbeat::{Heartbeat, HeartbeatReply, Refusal};
 pub use records::Partitions;
-pub(super) use records::Record;
+pub(super) use records::{ClassicMember, Record};
 pub use subscription::{NoTopics, Topics};

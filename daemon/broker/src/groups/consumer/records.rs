@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 3 | group | the group's epoch; tag 0: a hash of the topics it reads |
 //! | 4 | group | partition counts of its topics: read and passed over, the hash has replaced it |
-//! | 5 | group, member | the member's metadata |
+//! | 5 | group, member | the member's metadata; tag 0: what a member of the classic protocol joined with |
 //! | 6 | group | the target assignment's epoch; tag 0: when it was computed |
 //! | 7 | group, member | the member's part of the target assignment |
 //! | 8 | group, member | the member's epoch, state, and what it holds and gives up; tag 0 of a topic: since which epochs |
@@ -85,6 +85,17 @@ pub struct MemberMetadata {
     pub rebalance_timeout_ms: i32,
     /// The assignor that it would like.
     pub assignor: Option<String>,
+    /// What it joined with, if it speaks the classic protocol.
+    pub classic: Option<ClassicMember>,
+}
+
+/// What a member of the classic protocol joined with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClassicMember {
+    /// How long it may stay silent, in milliseconds.
+    pub session_timeout_ms: i32,
+    /// What it offers, best first, each with its metadata.
+    pub protocols: Vec<(String, Bytes)>,
 }
 
 impl MemberMetadata {
@@ -349,12 +360,56 @@ fn encode_member(member: &MemberMetadata) -> Bytes {
     put_nullable(&mut out, member.regex.as_deref());
     out.put_i32(member.rebalance_timeout_ms);
     put_nullable(&mut out, member.assignor.as_deref());
-    out.put_u8(0);
+    match &member.classic {
+        None => out.put_u8(0),
+        Some(classic) => {
+            let classic = encode_classic(classic);
+            out.put_slice(&[1, 0]);
+            put_varint(&mut out, classic.len() as u32);
+            out.put_slice(&classic);
+        }
+    }
     out.freeze()
 }
 
+/// With the byte before it that says that it is there.
+fn encode_classic(classic: &ClassicMember) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(1);
+    out.put_i32(classic.session_timeout_ms);
+    put_varint(&mut out, classic.protocols.len() as u32 + 1);
+    for (name, metadata) in &classic.protocols {
+        put_compact(&mut out, name);
+        put_varint(&mut out, metadata.len() as u32 + 1);
+        out.put_slice(metadata);
+        out.put_u8(0);
+    }
+    out.put_u8(0);
+    out
+}
+
+fn classic(input: &mut &[u8]) -> Result<Option<ClassicMember>, RecordError> {
+    if take(input, 1)?[0] == 0 {
+        return Ok(None);
+    }
+    let session_timeout_ms = i32_of(input)?;
+    let mut protocols = Vec::new();
+    for _ in 0..count(input, 3)? {
+        let name = compact_string(input)?;
+        let len = varint(input)?.checked_sub(1).ok_or(RecordError::Malformed)?;
+        let metadata = Bytes::copy_from_slice(take(input, len as usize)?);
+        tags(input, |_, _| Ok(()))?;
+        protocols.push((name, metadata));
+    }
+    tags(input, |_, _| Ok(()))?;
+    Ok(Some(ClassicMember {
+        session_timeout_ms,
+        protocols,
+    }))
+}
+
 fn member(input: &mut &[u8]) -> Result<MemberMetadata, RecordError> {
-    let member = MemberMetadata {
+    let mut member = MemberMetadata {
         instance_id: nullable(input)?,
         rack_id: nullable(input)?,
         client_id: compact_string(input)?,
@@ -363,8 +418,14 @@ fn member(input: &mut &[u8]) -> Result<MemberMetadata, RecordError> {
         regex: nullable(input)?,
         rebalance_timeout_ms: i32_of(input)?,
         assignor: nullable(input)?,
+        classic: None,
     };
-    tags(input, |_, _| Ok(()))?;
+    tags(input, |tag, mut field| {
+        if tag == 0 {
+            member.classic = classic(&mut field)?;
+        }
+        Ok(())
+    })?;
     Ok(member)
 }
 
@@ -507,7 +568,16 @@ mod tests {
             regex: Some("x.*".into()),
             rebalance_timeout_ms: 300_000,
             assignor: Some("range".into()),
+            classic: None,
         };
+        let mut other = metadata.clone();
+        other.classic = Some(ClassicMember {
+            session_timeout_ms: 10_000,
+            protocols: vec![
+                ("range".into(), Bytes::from_static(b"x")),
+                ("s".into(), Bytes::new()),
+            ],
+        });
         let resolved = Resolved {
             topics: ["x1".to_owned()].into(),
             version: 12,
@@ -519,6 +589,7 @@ mod tests {
                 topics_hash: -3,
             })),
             Record::Member("m".into(), Some(metadata)),
+            Record::Member("m".into(), Some(other)),
             Record::TargetEpoch(Some(TargetEpoch {
                 epoch: 7,
                 computed_ms: 99,
@@ -583,6 +654,22 @@ mod tests {
         assert_eq!(key, hex("0008 0001 67 0001 6d"));
         let golden = "0000 00000005 00000004 01 02 07070707070707070707070707070707 02 00000001
                       01 00 05 02 00000003 01 00";
+        assert_eq!(value.unwrap(), hex(golden));
+        let member = MemberMetadata {
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            topics: ["a".to_owned()].into(),
+            rebalance_timeout_ms: 256,
+            classic: Some(ClassicMember {
+                session_timeout_ms: 10_000,
+                protocols: vec![("range".into(), Bytes::from_static(&[1, 2]))],
+            }),
+            ..MemberMetadata::default()
+        };
+        let (key, value) = Record::Member("m".into(), Some(member)).encode("g");
+        assert_eq!(key, hex("0005 0001 67 0001 6d"));
+        let golden = "0000 00 00 02 63 03 2f68 02 02 61 00 00000100 00
+                      01 00 11 01 00002710 02 06 72616e6765 03 0102 00 00";
         assert_eq!(value.unwrap(), hex(golden));
         assert_eq!(Record::decode(&hex("0002 0001 67"), None), Ok(None));
     }

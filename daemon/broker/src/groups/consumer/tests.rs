@@ -166,7 +166,7 @@ impl Lab {
 
     fn pass(&mut self, ms: i64) {
         self.now += ms;
-        self.group.tick(&self.shelf, self.now);
+        self.group.tick(&self.config, &self.shelf, self.now);
         self.store();
     }
 
