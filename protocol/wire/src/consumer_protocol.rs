@@ -1,6 +1,7 @@
 //! What members of consumer groups tell each other through the coordinator: subscriptions and assignments.
 //!
-//! The coordinator passes these bytes on without reading them; clients and tools read and write them. Unlike other
+//! The coordinator of a classic group passes these bytes on without understanding them; clients and tools read and write
+//! them, and so does the coordinator for members of the classic protocol in a group of the consumer protocol. Unlike other
 //! messages they carry their version, as their first two bytes. A version above the highest known one is read as that,
 //! because later versions only append.
 

@@ -587,3 +587,26 @@ async fn new_partitions_reach_a_group_of_classic_members_only() {
     a.join(&stage, "x").await;
     assert_eq!(a.sync(&stage, &[]).await.unwrap().len(), 6);
 }
+
+#[tokio::test]
+async fn a_partition_that_a_leader_gave_to_two_goes_over_with_one() {
+    let stage = Stage::new("bidirectional").await;
+    let mut a = alone(&stage, &["range"]).await;
+    let (coordinator, follower) = (stage.coordinator.clone(), Classic::new().request("c"));
+    let joining = tokio::spawn(async move { coordinator.join("g", follower).await });
+    while stage.kind().1 != "PreparingRebalance" {
+        tokio::task::yield_now().await;
+    }
+    a.join(&stage, "x").await;
+    joining.await.unwrap();
+    let twice: [(&str, &[i32]); 2] = [("a", &[0, 1]), ("c", &[1, 2, 3])];
+    assert_eq!(a.sync(&stage, &twice).await, Ok(vec![0, 1]));
+    stage.beat("b", 0, &[]).await.unwrap();
+    let held = |group: &ConsumerGroup, _: &dyn Topics| {
+        let of = |id: &str| group.current(id).assigned.into_values().flatten();
+        let of = |id: &str| of(id).map(|(partition, _)| partition).collect::<Vec<_>>();
+        (of("a"), of("c"), of("b"))
+    };
+    let held = stage.coordinator.consumer("g", held).unwrap().unwrap();
+    assert_eq!(held, (vec![0, 1], vec![2, 3], vec![]));
+}
