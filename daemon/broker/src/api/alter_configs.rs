@@ -2,11 +2,11 @@
 
 use tradewind_cluster::command::ConfigChange;
 use tradewind_wire::error::ErrorCode;
-use tradewind_wire::messages::alter_configs::{AlterConfigsResource, AlterConfigsResourceResponse};
+use tradewind_wire::messages::alter_configs::{AlterConfigsResourceResponse, AlterableConfig};
 use tradewind_wire::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use crate::broker::Broker;
-use crate::configs::alter::{self, Refused};
+use crate::configs::alter::{self, Altered, Refused, Wanted};
 use crate::dispatch::Call;
 
 pub(crate) async fn handle(
@@ -14,46 +14,33 @@ pub(crate) async fn handle(
     _: Call<'_>,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
-    let named = request.resources.iter();
-    let repeated = alter::repeated(named.map(|one| (one.resource_type, one.resource_name.as_str())));
-    let mut responses = Vec::with_capacity(request.resources.len().min(1_000));
-    for (resource, repeated) in request.resources.into_iter().zip(repeated) {
-        let changed = if repeated {
-            let message = "Each resource must appear at most once.".to_owned();
-            Err((ErrorCode::InvalidRequest, message))
-        } else {
-            replace(broker, &resource, request.validate_only).await
-        };
-        let (error, message) = match changed {
-            Ok(()) => (ErrorCode::None, None),
-            Err((error, message)) => (error, Some(message.into())),
-        };
-        responses.push(AlterConfigsResourceResponse {
-            error_code: error.code(),
-            error_message: message,
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name,
-        });
-    }
+    let wanted = request.resources.into_iter().map(|resource| Wanted {
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+        changes: resource.configs.iter().map(change).collect(),
+    });
+    let altered = alter::alter_each(broker, wanted.collect(), true, request.validate_only).await;
     AlterConfigsResponse {
-        responses,
+        responses: altered.into_iter().map(response).collect(),
         ..Default::default()
     }
 }
 
-async fn replace(
-    broker: &Broker,
-    resource: &AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Refused> {
-    let mut changes = Vec::with_capacity(resource.configs.len().min(1_000));
-    for entry in &resource.configs {
-        let Some(value) = &entry.value else {
+fn change(entry: &AlterableConfig) -> Result<(String, ConfigChange), Refused> {
+    match &entry.value {
+        Some(value) => Ok((entry.name.to_string(), ConfigChange::Set(value.to_string()))),
+        None => {
             let message = format!("Null value not supported for : {}", entry.name);
-            return Err((ErrorCode::InvalidRequest, message));
-        };
-        changes.push((entry.name.to_string(), ConfigChange::Set(value.to_string())));
+            Err((ErrorCode::InvalidRequest, message))
+        }
     }
-    let which = (resource.resource_type, resource.resource_name.as_str());
-    alter::alter(broker, which, true, changes, validate_only).await
+}
+
+fn response(altered: Altered) -> AlterConfigsResourceResponse {
+    AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.resource_type,
+        resource_name: altered.resource_name,
+    }
 }

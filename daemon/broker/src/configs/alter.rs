@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use tradewind_cluster::command::{Command, ConfigChange, ConfigResource};
 use tradewind_cluster::config::{self, BROKER_CONFIGS, TOPIC_CONFIGS};
 use tradewind_cluster::image::Image;
+use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
 
 use super::{broker_synonym, resource};
@@ -15,8 +16,58 @@ use crate::{errors, topics};
 
 pub(crate) type Refused = (ErrorCode, String);
 
-/// Changes one resource's configuration, or only checks whether that could be done.
-pub(crate) async fn alter(
+/// What a request asks of one resource.
+pub(crate) struct Wanted {
+    pub(crate) resource_type: i8,
+    pub(crate) resource_name: Str,
+    /// A change per key, or why what is asked makes no sense.
+    pub(crate) changes: Result<Vec<(String, ConfigChange)>, Refused>,
+}
+
+/// What became of it, as both responses tell it.
+pub(crate) struct Altered {
+    pub(crate) error_code: i16,
+    pub(crate) error_message: Option<Str>,
+    pub(crate) resource_type: i8,
+    pub(crate) resource_name: Str,
+}
+
+/// Changes the configurations of resources, each by itself, or only checks whether that could be done. With `replace`, keys
+/// that are not named return to their defaults. A resource that is named more than once is refused each time.
+pub(crate) async fn alter_each(
+    broker: &Broker,
+    resources: Vec<Wanted>,
+    replace: bool,
+    validate_only: bool,
+) -> Vec<Altered> {
+    let named = resources.iter();
+    let repeated = repeated(named.map(|one| (one.resource_type, one.resource_name.as_str())));
+    let mut all = Vec::with_capacity(resources.len());
+    for (wanted, repeated) in resources.into_iter().zip(repeated) {
+        let which = (wanted.resource_type, wanted.resource_name.as_str());
+        let changed = match wanted.changes {
+            _ if repeated => {
+                let message = "Each resource must appear at most once.".to_owned();
+                Err((ErrorCode::InvalidRequest, message))
+            }
+            Ok(changes) => alter(broker, which, replace, changes, validate_only).await,
+            Err(refused) => Err(refused),
+        };
+        let (error, message) = match changed {
+            Ok(()) => (ErrorCode::None, None),
+            Err((error, message)) => (error, Some(message.into())),
+        };
+        all.push(Altered {
+            error_code: error.code(),
+            error_message: message,
+            resource_type: wanted.resource_type,
+            resource_name: wanted.resource_name,
+        });
+    }
+    all
+}
+
+async fn alter(
     broker: &Broker,
     (resource_type, name): (i8, &str),
     replace: bool,
@@ -51,7 +102,7 @@ pub(crate) async fn alter(
 }
 
 /// Which of the resources are named more than once in a request, by position.
-pub(crate) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Vec<bool> {
+fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Vec<bool> {
     let all: Vec<_> = resources.collect();
     let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
     for one in &all {
