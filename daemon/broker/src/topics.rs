@@ -1,10 +1,12 @@
 //! Topics: their names, finding them for a request, and creating them when a client first names them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tradewind_cluster::command::{Command, CreateTopic, MetaError};
 use tradewind_cluster::image::{Daemon, FlowState, Image, Partition, Topic};
 use tradewind_cluster::metadata::ProposeError;
+use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::flow::Naming;
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -109,6 +111,24 @@ pub(crate) fn address(daemon: &Daemon, listener: &str) -> Option<(String, i32)> 
         .iter()
         .find(|endpoint| endpoint.name == listener)?;
     Some((endpoint.host.clone(), i32::from(endpoint.port)))
+}
+
+/// Where clients of `listener` reach daemons that an answer names (KIP-951), each once, as `endpoint(id, host, port, rack)`. A
+/// daemon without such a listener is left out, and so are negative ids.
+pub(crate) fn endpoints<T>(
+    image: &Image,
+    listener: &str,
+    named: impl Iterator<Item = NodeId>,
+    endpoint: impl Fn(NodeId, Str, i32, Option<Str>) -> T,
+) -> Vec<T> {
+    let nodes: BTreeSet<NodeId> = named.collect();
+    let found = nodes.into_iter().filter_map(|node| {
+        let daemon = image.nodes.get(&node)?;
+        let (host, port) = address(daemon, listener)?;
+        let rack = daemon.rack.as_deref().map(Into::into);
+        Some(endpoint(node, host.into(), port, rack))
+    });
+    found.collect()
 }
 
 /// The leader of a partition as clients of `listener` are told, -1 with an error if they cannot reach one.

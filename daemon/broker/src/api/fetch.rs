@@ -1,6 +1,5 @@
 //! Fetch: reads batches, and waits for them where there are none yet. The parts are in `fetching/`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tradewind_cluster::image::Image;
@@ -107,17 +106,10 @@ fn leaders(found: &[FetchableTopicResponse], image: &Image, listener: &str) -> V
         .iter()
         .flat_map(|topic| &topic.partitions)
         .map(|partition| partition.current_leader.leader_id);
-    let nodes: BTreeSet<i32> = named.filter(|node| *node >= 0).collect();
-    let endpoint = |node: &i32| {
-        let daemon = image.nodes.get(node)?;
-        let (host, port) = topics::address(daemon, listener)?;
-        let rack = daemon.rack.as_deref().map(Into::into);
-        Some(NodeEndpoint {
-            node_id: *node,
-            host: host.into(),
-            port,
-            rack,
-        })
-    };
-    nodes.iter().filter_map(endpoint).collect()
+    topics::endpoints(image, listener, named, |node_id, host, port, rack| NodeEndpoint {
+        node_id,
+        host,
+        port,
+        rack,
+    })
 }

@@ -3,7 +3,6 @@
 //! Checking and appending happen before [`handle`] returns, in the order of the request; only the wait for replication
 //! goes on behind it, so that the connection's next batches can follow.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +100,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: ProduceRequ
         await_replication(&mut response, waiting, timeout).await;
         if version >= 10 {
             let image = broker.cluster().image();
-            response.node_endpoints = name_leaders(&mut response.responses, &image, &listener);
+            response.node_endpoints = name_leaders(&response.responses, &image, &listener);
         }
         dispatch::encode(ApiKey::Produce, version, correlation_id, &response)
     };
@@ -289,26 +288,15 @@ impl From<ReplicaError> for Failure {
 }
 
 /// Where to reach the leaders that responses name (KIP-951). A leader that cannot be named by address is not named.
-fn name_leaders(responses: &mut [TopicProduceResponse], image: &Image, listener: &str) -> Vec<NodeEndpoint> {
-    let mut nodes = BTreeSet::new();
-    for partition in responses
-        .iter_mut()
-        .flat_map(|topic| &mut topic.partition_responses)
-    {
-        if partition.current_leader.leader_id >= 0 {
-            nodes.insert(partition.current_leader.leader_id);
-        }
-    }
-    let endpoint = |node: &NodeId| {
-        let daemon = image.nodes.get(node)?;
-        let (host, port) = topics::address(daemon, listener)?;
-        let rack = daemon.rack.as_deref().map(Into::into);
-        Some(NodeEndpoint {
-            node_id: *node,
-            host: host.into(),
-            port,
-            rack,
-        })
-    };
-    nodes.iter().filter_map(endpoint).collect()
+fn name_leaders(responses: &[TopicProduceResponse], image: &Image, listener: &str) -> Vec<NodeEndpoint> {
+    let named = responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .map(|partition| partition.current_leader.leader_id);
+    topics::endpoints(image, listener, named, |node_id, host, port, rack| NodeEndpoint {
+        node_id,
+        host,
+        port,
+        rack,
+    })
 }

@@ -99,25 +99,20 @@ impl Offsets {
             .unwrap_or_default()
     }
 
+    fn slot(&mut self, topic: &str, partition: i32) -> &mut Slot {
+        let partitions = self.topics.entry(topic.to_owned()).or_default();
+        partitions.entry(partition).or_default()
+    }
+
     /// A record was appended at `at`; nobody sees it yet.
     pub fn begin(&mut self, topic: &str, partition: i32, at: i64, value: OffsetValue) {
-        let slot = self
-            .topics
-            .entry(topic.to_owned())
-            .or_default()
-            .entry(partition)
-            .or_default();
+        let slot = self.slot(topic, partition);
         slot.pending = Some(Written { at, value });
     }
 
     /// The record at `at` is committed and holds `value`.
     pub fn apply(&mut self, topic: &str, partition: i32, at: i64, value: OffsetValue) {
-        let slot = self
-            .topics
-            .entry(topic.to_owned())
-            .or_default()
-            .entry(partition)
-            .or_default();
+        let slot = self.slot(topic, partition);
         if slot.committed.as_ref().is_none_or(|written| written.at < at) {
             slot.committed = Some(Written { at, value });
         }

@@ -157,13 +157,7 @@ impl<'a> Filter<'a> {
         };
         let header_stays = closes || (header.has_producer() && self.last.is_last(header));
         if records_go {
-            return if !header_stays {
-                Verdict::Drop
-            } else if header.records_count == 0 {
-                Verdict::Keep
-            } else {
-                Verdict::Replace(batch.emptied())
-            };
+            return without_records(batch, header_stays);
         }
         if header.is_control() {
             return self.keep_marker(batch, marker_of_nothing);
@@ -190,7 +184,6 @@ impl<'a> Filter<'a> {
     }
 
     fn judge_records(&mut self, batch: &Batch, header_stays: bool, horizon: Option<i64>) -> Verdict {
-        let header = batch.header();
         let Ok(records) = batch.records(MAX_DECOMPRESSED) else {
             return self.unreadable();
         };
@@ -207,13 +200,7 @@ impl<'a> Filter<'a> {
             }
         }
         if kept == 0 {
-            return if !header_stays {
-                Verdict::Drop
-            } else if header.records_count == 0 {
-                Verdict::Keep
-            } else {
-                Verdict::Replace(batch.emptied())
-            };
+            return without_records(batch, header_stays);
         }
         let fresh =
             (tombstones && horizon.is_none()).then(|| self.now_ms.saturating_add(self.delete_retention_ms));
@@ -254,6 +241,17 @@ impl<'a> Filter<'a> {
     fn unreadable(&mut self) -> Verdict {
         self.unreadable += 1;
         Verdict::Keep
+    }
+}
+
+/// What becomes of a batch of which no record stays.
+fn without_records(batch: &Batch, header_stays: bool) -> Verdict {
+    if !header_stays {
+        Verdict::Drop
+    } else if batch.header().records_count == 0 {
+        Verdict::Keep
+    } else {
+        Verdict::Replace(batch.emptied())
     }
 }
 

@@ -3,8 +3,8 @@
 use bytes::{BufMut, Bytes};
 
 use super::{
-    BATCH_OVERHEAD, BatchHeader, CONTROL, LENGTH_OVERHEAD, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
-    TIMESTAMP_TYPE, TRANSACTIONAL, TimestampType, seal,
+    BATCH_OVERHEAD, BatchHeader, CONTROL, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TIMESTAMP_TYPE,
+    TRANSACTIONAL, TimestampType, assemble,
 };
 use crate::compression::{Codec, compress};
 
@@ -136,15 +136,7 @@ impl BatchBuilder {
                 &packed[..]
             }
         };
-        let mut header = self.header;
-        // Batches are bounded by `max.message.bytes` long before two gigabytes.
-        header.batch_length =
-            i32::try_from(BATCH_OVERHEAD - LENGTH_OVERHEAD + payload.len()).unwrap_or(i32::MAX);
-        let mut out = Vec::with_capacity(BATCH_OVERHEAD + payload.len());
-        out.extend_from_slice(&header.encode());
-        out.extend_from_slice(payload);
-        seal(&mut out);
-        Bytes::from(out)
+        assemble(self.header, payload)
     }
 }
 

@@ -411,7 +411,18 @@ impl Iterator for Split {
     }
 }
 
-/// Writes the CRC of a complete batch into it: for builders.
+/// A batch of this header and these records, packed as the header says. Builders and rewrites end with it.
+fn assemble(mut header: BatchHeader, payload: &[u8]) -> Bytes {
+    // Batches are bounded by `max.message.bytes` long before two gigabytes, and what is left of one is about as long as it was.
+    header.batch_length = i32::try_from(BATCH_OVERHEAD - LENGTH_OVERHEAD + payload.len()).unwrap_or(i32::MAX);
+    let mut out = Vec::with_capacity(BATCH_OVERHEAD + payload.len());
+    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(payload);
+    seal(&mut out);
+    Bytes::from(out)
+}
+
+/// Writes the CRC of a complete batch into it.
 fn seal(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC_FROM..]);
     batch[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());

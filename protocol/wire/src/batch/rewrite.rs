@@ -7,8 +7,7 @@ use bytes::{BufMut, Bytes};
 
 use super::builder::{put_length, put_nullable, put_varlong};
 use super::{
-    BATCH_OVERHEAD, Batch, BatchHeader, CODEC_MASK, DELETE_HORIZON, LENGTH_OVERHEAD, NO_TIMESTAMP,
-    RecordView, TimestampType, seal,
+    Batch, BatchHeader, CODEC_MASK, DELETE_HORIZON, NO_TIMESTAMP, RecordView, TimestampType, assemble,
 };
 use crate::compression::{Codec, compress};
 
@@ -89,14 +88,7 @@ impl Rewrite {
             }
         };
         header.records_count = count;
-        // What is left of a batch is about as long as the batch was, and that was far below two gigabytes.
-        header.batch_length =
-            i32::try_from(BATCH_OVERHEAD - LENGTH_OVERHEAD + payload.len()).unwrap_or(i32::MAX);
-        let mut out = Vec::with_capacity(BATCH_OVERHEAD + payload.len());
-        out.extend_from_slice(&header.encode());
-        out.extend_from_slice(payload);
-        seal(&mut out);
-        Bytes::from(out)
+        assemble(header, payload)
     }
 }
 
@@ -116,7 +108,7 @@ impl BatchHeader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BatchBuilder, Header};
+    use super::super::{BATCH_OVERHEAD, BatchBuilder, Header};
     use super::*;
 
     const LIMIT: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! What the operating system says of a process: processor time and resident memory.
+//! What the operating system says of the time that a process has used.
 
 use std::fs;
 
@@ -19,15 +19,4 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
         .collect();
     let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("stat")?.parse()?) };
     Ok((ticks(11)? + ticks(12)?) / TICKS)
-}
-
-/// Resident memory of a process in bytes.
-pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib * 1024)
 }

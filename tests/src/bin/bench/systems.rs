@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use tradewind_tests::daemon::resident_bytes;
 use tradewind_tests::{Cluster, ports, wait};
 
 use crate::clients::Java;
@@ -26,10 +27,7 @@ pub(crate) trait System {
     /// The mean resident memory of one process.
     fn idle_bytes(&self) -> Result<u64> {
         let pids = self.pids();
-        let all: u64 = pids
-            .iter()
-            .map(|pid| process::resident_bytes(*pid))
-            .sum::<Result<u64>>()?;
+        let all: u64 = pids.iter().map(|pid| resident_bytes(*pid)).sum::<Result<u64>>()?;
         Ok(all / pids.len().max(1) as u64)
     }
 }
