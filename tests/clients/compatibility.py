@@ -35,8 +35,8 @@ def cell(text):
 
 def what(suite):
     """The first sentence at the head of the suite's script."""
-    script = HERE / "foreign" / f"{suite}.sh"
-    lines = script.read_text(encoding="utf-8").splitlines()[1:] if script.exists() else []
+    script = next(path for path in (HERE / "foreign" / f"{suite}.sh", HERE / f"{suite}.sh") if path.exists())
+    lines = script.read_text(encoding="utf-8").splitlines()[1:]
     head = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda l: l.startswith("#"), lines))
     return re.split(r"(?<=[.:]) ", head)[0].rstrip(".:")
 
