@@ -15,12 +15,16 @@
 
 pub mod cluster;
 pub mod daemon;
+pub mod history;
 pub mod kafka;
 pub mod load;
 pub mod mesh;
 pub mod ports;
 pub mod program;
+pub mod siege;
+pub mod tear;
 pub mod wait;
+pub mod watch;
 
 pub use cluster::{Cluster, ClusterSpec};
 pub use daemon::Daemon;

@@ -1,22 +1,29 @@
 //! Writers under load, each of which remembers what was acknowledged, and the check that all of it is there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
+use tradewind_wire::error::ErrorCode;
 
-use crate::kafka::Kafka;
+use crate::history::{History, Id, Outcome, Span, Write};
+use crate::kafka::{Kafka, Record, Refused};
+use crate::watch::Notes;
 
 /// Records in a batch.
-const BATCH: u64 = 10;
+pub const BATCH: u64 = 10;
 
 /// How long a writer repeats one batch before it gives up.
 const GIVE_UP: Duration = Duration::from_secs(90);
+
+/// Writers that never repeat a batch are numbered from here on.
+const ONCE: u32 = 1_000;
 
 /// What one writer saw.
 #[derive(Debug, Default)]
@@ -29,6 +36,22 @@ pub struct Written {
     pub times: Vec<Instant>,
     /// Attempts that failed and were repeated.
     pub failures: Vec<String>,
+    /// Every batch, in order.
+    pub writes: Vec<Write>,
+}
+
+/// What is to be written.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// A writer goes to each of the topic's first partitions.
+    pub partitions: i32,
+    /// How batches are compressed.
+    pub codec: Codec,
+    /// How long a writer rests after each batch.
+    pub rest: Duration,
+    /// Whether each partition has a second writer, without a producer id, that sends every batch once and goes on with
+    /// the next, whatever became of it.
+    pub once: bool,
 }
 
 /// One idempotent writer per partition, each with one batch in flight under `acks=all`.
@@ -37,25 +60,49 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     batches: Arc<AtomicU64>,
     writers: Vec<JoinHandle<Result<Written>>>,
+    once: Vec<JoinHandle<Result<Vec<Write>>>>,
 }
 
 impl Load {
     /// Starts a writer for each of the topic's first `partitions` partitions. They go on until [`Self::stop`].
     pub fn start(cluster: impl Fn() -> Kafka, topic: &str, partitions: i32, codec: Codec) -> Self {
+        let plan = Plan {
+            partitions,
+            codec,
+            rest: Duration::ZERO,
+            once: false,
+        };
+        Self::with(cluster, topic, &plan, &Notes::new(partitions))
+    }
+
+    /// Starts the writers of this plan; what was acknowledged is also told to `notes`.
+    pub fn with(cluster: impl Fn() -> Kafka, topic: &str, plan: &Plan, notes: &Arc<Notes>) -> Self {
         let (stop, batches) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let writers = (0..partitions).map(|partition| {
-            let (kafka, topic) = (cluster(), topic.to_owned());
-            let (stop, batches) = (Arc::clone(&stop), Arc::clone(&batches));
-            thread::spawn(move || write(kafka, &topic, partition, codec, &stop, &batches))
-        });
+        let writer = |partition, tag| Writer {
+            kafka: cluster(),
+            topic: topic.to_owned(),
+            partition,
+            tag,
+            codec: plan.codec,
+            rest: plan.rest,
+            stop: Arc::clone(&stop),
+            batches: Arc::clone(&batches),
+            beat: notes.client(),
+            notes: Arc::clone(notes),
+        };
+        let all: Vec<(i32, u32)> = (0..plan.partitions).zip(0..).collect();
+        let steady = all.iter().map(|&(partition, tag)| writer(partition, tag));
+        let once = all.iter().filter(|_| plan.once);
+        let once = once.map(|&(partition, tag)| writer(partition, ONCE + tag));
         Self {
-            writers: writers.collect(),
+            writers: steady.map(|w| thread::spawn(move || w.write())).collect(),
+            once: once.map(|w| thread::spawn(move || w.write_once())).collect(),
             stop,
             batches,
         }
     }
 
-    /// How many batches were acknowledged so far.
+    /// How many batches of idempotent writers were acknowledged so far.
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
     }
@@ -65,83 +112,192 @@ impl Load {
         self.writers.iter().any(JoinHandle::is_finished)
     }
 
-    /// Lets each writer end after the batch in its hands, and returns what they saw.
+    /// Lets each writer end after the batch in its hands, and returns what the idempotent ones saw.
     pub fn stop(self) -> Result<Vec<Written>> {
+        Ok(self.stop_all()?.0)
+    }
+
+    /// As [`Self::stop`], with the batches of those that send each once.
+    pub fn stop_all(self) -> Result<(Vec<Written>, Vec<Write>)> {
         self.stop.store(true, Ordering::Relaxed);
-        self.writers
-            .into_iter()
-            .map(|writer| writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?)
-            .collect()
+        let written: Result<Vec<Written>> = self.writers.into_iter().map(joined).collect();
+        let once: Result<Vec<Vec<Write>>> = self.once.into_iter().map(joined).collect();
+        Ok((written?, once?.concat()))
     }
 }
 
-fn write(
-    mut kafka: Kafka,
-    topic: &str,
+fn joined<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?
+}
+
+struct Writer {
+    kafka: Kafka,
+    topic: String,
     partition: i32,
+    tag: u32,
     codec: Codec,
-    stop: &AtomicBool,
-    batches: &AtomicU64,
-) -> Result<Written> {
-    let (id, epoch) = crate::wait::until("a producer id", 30, || Ok(Some(kafka.producer_id()?)))?;
-    let mut seen = Written {
-        partition,
-        ..Written::default()
-    };
-    while !stop.load(Ordering::Relaxed) {
-        let first = seen.acknowledged;
-        let batch = numbered_batch(codec, (id, epoch), first)?;
-        let begun = Instant::now();
-        while let Err(error) = kafka.append(topic, partition, batch.clone()) {
-            ensure!(
-                begun.elapsed() < GIVE_UP,
-                "partition {partition}, record {first}: {error:#}"
-            );
-            seen.failures.push(format!("{error:#}"));
-            thread::sleep(Duration::from_millis(5));
-        }
-        seen.acknowledged += BATCH;
-        seen.times.push(Instant::now());
-        batches.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(seen)
+    rest: Duration,
+    stop: Arc<AtomicBool>,
+    batches: Arc<AtomicU64>,
+    beat: Arc<AtomicU64>,
+    notes: Arc<Notes>,
 }
 
-/// The batch of the records numbered from `first` on; the same again for the same arguments, but for its time.
-pub fn numbered_batch(codec: Codec, (id, epoch): (i64, i16), first: u64) -> Result<Bytes> {
+impl Writer {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// One attempt; what it was told is noted before it counts as ended.
+    fn attempt(&mut self, batch: Bytes) -> Result<i64> {
+        let answer = self.kafka.append(&self.topic, self.partition, batch);
+        if let Ok(base) = &answer {
+            self.notes.knows(self.partition, base + BATCH as i64);
+        }
+        self.beat.fetch_add(1, Ordering::Release);
+        answer
+    }
+
+    /// Repeats each batch until it is acknowledged.
+    fn write(mut self) -> Result<Written> {
+        let kafka = &mut self.kafka;
+        let (id, epoch) = crate::wait::until("a producer id", 30, || Ok(Some(kafka.producer_id()?)))?;
+        let mut seen = Written {
+            partition: self.partition,
+            ..Written::default()
+        };
+        while self.goes_on() {
+            let first = seen.acknowledged;
+            let batch = numbered_batch(self.codec, Some((id, epoch)), self.tag, first)?;
+            let begun = self.notes.now();
+            let base = loop {
+                match self.attempt(batch.clone()) {
+                    Ok(base) => break base,
+                    Err(error) if self.notes.now() - begun > GIVE_UP => {
+                        bail!("partition {}, record {first}: {error:#}", self.partition)
+                    }
+                    Err(error) => seen.failures.push(format!("{error:#}")),
+                }
+                thread::sleep(Duration::from_millis(5));
+            };
+            let span = self.notes.since(begun);
+            seen.writes
+                .push(self.noted(first, span, Outcome::Acknowledged(base)));
+            seen.acknowledged += BATCH;
+            seen.times.push(Instant::now());
+            self.batches.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(self.rest);
+        }
+        Ok(seen)
+    }
+
+    /// Sends each batch once.
+    fn write_once(mut self) -> Result<Vec<Write>> {
+        let mut writes = Vec::new();
+        let mut first = 0;
+        while self.goes_on() {
+            let batch = numbered_batch(self.codec, None, self.tag, first)?;
+            let begun = self.notes.now();
+            let outcome = match self.attempt(batch) {
+                Ok(base) => Outcome::Acknowledged(base),
+                // The only refusal here that comes before the append and at no other time.
+                Err(error) if error_code(&error) == Some(ErrorCode::NotEnoughReplicas) => Outcome::Refused,
+                Err(_) => Outcome::Unknown,
+            };
+            let span = self.notes.since(begun);
+            writes.push(self.noted(first, span, outcome));
+            first += BATCH;
+            if !matches!(outcome, Outcome::Acknowledged(_)) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(self.rest);
+        }
+        Ok(writes)
+    }
+
+    fn noted(&self, first: u64, span: Span, outcome: Outcome) -> Write {
+        Write {
+            partition: self.partition,
+            first: Id {
+                writer: self.tag,
+                number: first,
+            },
+            count: BATCH,
+            span,
+            outcome,
+        }
+    }
+}
+
+fn error_code(error: &anyhow::Error) -> Option<ErrorCode> {
+    error.downcast_ref::<Refused>().map(|refused| refused.0)
+}
+
+/// The batch of a writer's records numbered from `first` on; the same again for the same arguments, but for its time.
+pub fn numbered_batch(codec: Codec, producer: Option<(i64, i16)>, writer: u32, first: u64) -> Result<Bytes> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)?
         .as_millis();
     let mut builder = BatchBuilder::new(codec, TimestampType::Create);
+    let key = writer.to_string();
     for number in first..first + BATCH {
         let value = format!("{number} {}", "trade wind ".repeat(usize::try_from(number % 9)?));
-        builder.append(i64::try_from(now)?, Some(b"key"), Some(value.as_bytes()), &[]);
+        builder.append(
+            i64::try_from(now)?,
+            Some(key.as_bytes()),
+            Some(value.as_bytes()),
+            &[],
+        );
     }
-    builder.producer(id, epoch, i32::try_from(first % (1 << 31))?);
+    if let Some((id, epoch)) = producer {
+        builder.producer(id, epoch, i32::try_from(first % (1 << 31))?);
+    }
     Ok(builder.build())
+}
+
+/// What the writer called this record.
+pub fn id_of(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Id> {
+    let text = |bytes: Option<&[u8]>| -> Result<String> {
+        Ok(std::str::from_utf8(bytes.context("null")?)?.to_owned())
+    };
+    let (key, value) = (text(key).context("key")?, text(value).context("value")?);
+    let number = value.split(' ').next().unwrap_or_default();
+    Ok(Id {
+        writer: key.parse().with_context(|| format!("key {key:?}"))?,
+        number: number.parse().with_context(|| format!("value {value:?}"))?,
+    })
+}
+
+/// A partition from its beginning, as a history wants it.
+pub fn read_log(kafka: &mut Kafka, topic: &str, partition: i32) -> Result<Vec<(i64, Id)>> {
+    let found = crate::wait::until("the partition can be read", 60, || {
+        Ok(Some(kafka.records(topic, partition, 0)?))
+    })?;
+    let named = |record: &Record| {
+        Ok((
+            record.offset,
+            id_of(record.key.as_deref(), record.value.as_deref())?,
+        ))
+    };
+    found.iter().map(named).collect()
 }
 
 /// Checks that a partition holds every acknowledged record once and in order, and nothing else.
 pub fn check(kafka: &mut Kafka, topic: &str, written: &Written) -> Result<()> {
     let partition = written.partition;
-    let found = crate::wait::until("the partition can be read", 60, || {
-        Ok(Some(kafka.records(topic, partition, 0)?))
-    })?;
-    for (place, record) in found.iter().enumerate() {
-        let value = record.value.as_deref().context("a null value")?;
-        let number = std::str::from_utf8(value)?.split(' ').next().unwrap_or_default();
-        ensure!(
-            number == place.to_string(),
-            "partition {partition}: record {number} stands in place {place}, at offset {}",
-            record.offset
-        );
-    }
-    ensure!(
-        found.len() as u64 == written.acknowledged,
-        "partition {partition}: {} records were acknowledged, {} are there",
-        written.acknowledged,
-        found.len()
-    );
+    let history = History {
+        writes: written.writes.clone(),
+        logs: BTreeMap::from([(partition, read_log(kafka, topic, partition)?)]),
+        ..History::default()
+    };
+    ensure_sound(&history)
+}
+
+/// Fails with the first faults that are in a history, if there are any.
+pub fn ensure_sound(history: &History) -> Result<()> {
+    let faults = history.check();
+    let told: Vec<String> = faults.iter().take(20).map(ToString::to_string).collect();
+    ensure!(faults.is_empty(), "{} faults:\n{}", faults.len(), told.join("\n"));
     Ok(())
 }
 

@@ -104,7 +104,7 @@ fn lose_the_east(daemons: i32, naming: Naming, codec: Codec) -> Result<()> {
 /// Until a mirror topic is promoted, only its flow writes to it.
 fn refuses_clients(west: &mut Kafka, topic: &str) -> Result<()> {
     let end = west.end(topic, 0)?;
-    let batch = load::numbered_batch(Codec::None, west.producer_id()?, 0)?;
+    let batch = load::numbered_batch(Codec::None, Some(west.producer_id()?), 0, 0)?;
     let refused = west.append(topic, 0, batch);
     ensure!(
         refused.is_err(),
