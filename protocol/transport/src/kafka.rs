@@ -68,7 +68,7 @@ impl<R: AsyncRead + Unpin> KafkaReader<R> {
     }
 
     /// Waits for the next frame to begin, and says how long it is; `None` at a clean end. What has arrived of it stays
-    /// here, at most [`READ_BYTES`] unless the sender was faster, until [`Self::recv`]. Cancel-safe.
+    /// here, no more than one read takes unless the sender was faster, until [`Self::recv`]. Cancel-safe.
     pub async fn announced(&mut self) -> Result<Option<usize>, KafkaFrameError> {
         loop {
             if let Some(prefix) = self.buffer.first_chunk::<4>() {
