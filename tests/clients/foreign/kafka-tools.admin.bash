@@ -174,7 +174,7 @@ reassign() {
     [ "$(kafka console-consumer --topic "$topic" --from-beginning --max-messages 3000 --timeout-ms 20000 | paste -sd,)" = "$(seq -s, 3000)" ]
     refuse 'None of the specified partition reassignments are active' kafka reassign-partitions --cancel --preserve-throttles --reassignment-json-file "$FILES/move.json"
     echo '{"version":1,"partitions":[{"topic":"'"$topic"'","partition":0,"replicas":[9]}]}' >"$FILES/wrong.json"
-    refuse 'nvalid' kafka reassign-partitions --execute --reassignment-json-file "$FILES/wrong.json"
+    refuse 'Unknown broker id 9' kafka reassign-partitions --execute --reassignment-json-file "$FILES/wrong.json"
 }
 
 # Throttles are settings of brokers and topics; --verify takes them away.

@@ -362,6 +362,8 @@ const tests = {
   'admin/records are deleted': async () => {
     const [to, client] = [await topic(1), await admin()]
     await (await producer()).send({ topic: to, messages: messages(60) })
+    // deleteTopicRecords looks for the leader in what the client knows of the topic before it asks for that.
+    assert.equal((await client.fetchTopicOffsets(to))[0].low, '0')
     await client.deleteTopicRecords({ topic: to, partitions: [{ partition: 0, offset: '25' }] })
     assert.equal((await client.fetchTopicOffsets(to))[0].low, '25')
     assert.equal((await read(name('group'), to, 35))[0].offset, '25')

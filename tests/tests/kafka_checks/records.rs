@@ -6,11 +6,23 @@ use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::DeleteRecordsRequest;
 use tradewind_wire::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 
-use crate::support::{Topic, batch, brokers, error};
+use crate::support::{Topic, await_topic, batch, brokers, create, error, kafka, unique};
 
 /// Deletes the records of a partition before `offset`; the error and the new first offset.
 fn delete(
     connection: &mut Connection,
+    topic: &str,
+    partition_index: i32,
+    offset: i64,
+    version: i16,
+) -> Result<(ErrorCode, i64)> {
+    delete_within(connection, 30_000, topic, partition_index, offset, version)
+}
+
+/// As [`delete`], with a timeout in ms.
+fn delete_within(
+    connection: &mut Connection,
+    timeout_ms: i32,
     topic: &str,
     partition_index: i32,
     offset: i64,
@@ -24,7 +36,7 @@ fn delete(
                 offset,
             }],
         }],
-        timeout_ms: 30_000,
+        timeout_ms,
     };
     let response = connection.ask(&request, version)?;
     let topic = response.topics.first().context("the topic")?;
@@ -62,6 +74,21 @@ fn check_26_deleted_records_are_gone_everywhere() -> Result<()> {
     assert_eq!(topic.list_offsets(-2)?.offset, 9);
     assert_eq!(topic.list_offsets(-1)?.offset, 9);
     assert_eq!(topic.append(batch(&["y"]))?, 9);
+    Ok(())
+}
+
+#[test]
+fn check_26_where_nobody_else_has_a_copy_no_timeout_is_too_short() -> Result<()> {
+    let name = unique("deletealone");
+    create(&name, 4, 1, &[])?;
+    let mut kafka = kafka();
+    await_topic(&mut kafka, &name, 1)?;
+    for partition in 0..4 {
+        kafka.append(&name, partition, batch(&["a", "b", "c"]).into())?;
+        let mut leader = Connection::open(kafka.leader(&name, partition, false)?)?;
+        let told = delete_within(&mut leader, 0, &name, partition, 2, 2)?;
+        assert_eq!(told, (ErrorCode::None, 2));
+    }
     Ok(())
 }
 

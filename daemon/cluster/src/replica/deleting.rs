@@ -16,6 +16,9 @@ use tokio::sync::Notify;
 
 use super::{CommitError, Replica, ReplicaError, Role};
 
+/// How long a deletion waits for this daemon's own disk, whatever the request's timeout.
+const OWN_DISK: Duration = Duration::from_secs(10);
+
 impl Replica {
     /// Lets the log begin at `offset`, or at the high watermark if there is none. Returns where it is to begin, and the
     /// leader epoch to wait in with [`Self::records_deleted`]. An offset below the log start changes nothing.
@@ -42,14 +45,19 @@ impl Replica {
     }
 
     /// Waits until every copy that may lead next begins at `offset` or later, durably. Returns the low watermark: the
-    /// earliest log start among them. The deadline is `timeout`; this future may be dropped at any time.
+    /// earliest log start among them. This future may be dropped at any time.
+    ///
+    /// `timeout` is for the other copies, as in Kafka, where nothing is waited for if there are none: what this daemon's
+    /// own disk takes comes on top, up to ten seconds.
     pub async fn records_deleted(
         &self,
         offset: i64,
         leader_epoch: i32,
         timeout: Duration,
     ) -> Result<i64, CommitError> {
-        let deadline = tokio::time::Instant::now() + timeout;
+        let began = tokio::time::Instant::now();
+        let mut here = false;
+        let mut deadline = began + timeout.max(OWN_DISK);
         loop {
             let waiter = Arc::new(Notify::new());
             self.on_progress(&waiter);
@@ -57,6 +65,10 @@ impl Replica {
                 Some(low) if low >= offset => return Ok(low),
                 Some(_) => {}
                 None => return Err(CommitError::NotLeader),
+            }
+            if !here && self.durable_start() >= offset {
+                here = true;
+                deadline = began + timeout;
             }
             if tokio::time::timeout_at(deadline, waiter.notified())
                 .await
