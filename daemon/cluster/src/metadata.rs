@@ -205,6 +205,9 @@ pub struct MetadataOptions {
     pub timing: Timing,
 }
 
+/// Kafka's `leader.imbalance.check.interval.seconds`, which is 300 there: what it does costs next to nothing here.
+pub const RESTORE_LEADERS: Duration = Duration::from_secs(5);
+
 /// Intervals and timeouts of Raft and of the sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -214,6 +217,8 @@ pub struct Timing {
     pub election: (Duration, Duration),
     /// How long a daemon may be silent before it is fenced.
     pub session: Duration,
+    /// How often preferred leaders that do not lead are looked for and elected; none: only when somebody asks for it.
+    pub restore_leaders: Option<Duration>,
 }
 
 impl Default for Timing {
@@ -222,6 +227,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             session: Duration::from_secs(1),
+            restore_leaders: Some(RESTORE_LEADERS),
         }
     }
 }

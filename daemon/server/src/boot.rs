@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_broker::{Broker, BrokerConfig};
 use tradewind_cluster::image::Endpoint;
-use tradewind_cluster::metadata::Timing;
+use tradewind_cluster::metadata::{RESTORE_LEADERS, Timing};
 use tradewind_cluster::{CleanerOptions, Cluster, ClusterError, ClusterOptions};
 use tradewind_log::DataDir;
 use tradewind_mirror::Mirror;
@@ -240,10 +240,21 @@ fn cluster_options(
         retention_check: millis(settings, "log.retention.check.interval.ms", RETENTION_CHECK),
         cleaner: cleaner(settings),
         boot_id: boot_id(),
-        timing: Timing::default(),
+        timing: Timing {
+            restore_leaders: restore_leaders(settings),
+            ..Timing::default()
+        },
         clock: Arc::new(SystemClock::new()),
         rng: Arc::new(SystemRng),
     }
+}
+
+/// How often this daemon, as the controller, lets preferred leaders lead again.
+fn restore_leaders(settings: &Settings) -> Option<Duration> {
+    let set = |key| settings.topic_defaults.get(key);
+    let every = set("leader.imbalance.check.interval.seconds").and_then(|text| text.parse().ok());
+    let enabled = set("auto.leader.rebalance.enable").is_none_or(|text| text == "true");
+    enabled.then(|| every.map_or(RESTORE_LEADERS, Duration::from_secs))
 }
 
 /// How this daemon compacts its logs.

@@ -228,6 +228,12 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
             "Whether topics are created when a client first names them.",
         ),
         (
+            "auto.leader.rebalance.enable",
+            Some(of_file("auto.leader.rebalance.enable", "true")),
+            Kind::Boolean,
+            "Whether preferred leaders lead again by themselves.",
+        ),
+        (
             "broker.id",
             Some(cluster.node_id().to_string()),
             Kind::Int,
@@ -281,6 +287,12 @@ fn fixed(cluster: &Cluster, config: &crate::BrokerConfig) -> Vec<Described> {
             Some(config.group.min_session_timeout_ms.to_string()),
             Kind::Int,
             "The shortest session timeout allowed.",
+        ),
+        (
+            "leader.imbalance.check.interval.seconds",
+            Some(of_file("leader.imbalance.check.interval.seconds", "5")),
+            Kind::Long,
+            "How often preferred leaders that do not lead are looked for.",
         ),
         (
             "log.retention.check.interval.ms",

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::image::{Daemon, DaemonState, Image};
+use crate::metadata::Timing;
 
 /// How recently a quorum must have answered for the controller to fence anyone.
 const QUORUM_WITHIN: Duration = Duration::from_millis(300);
@@ -24,8 +25,7 @@ const CONFIRMED_FOR: Duration = Duration::from_millis(300);
 /// How long a proposed action is waited for before it is proposed again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
-/// How often preferred leaders are looked for, and how long a cluster must have been calm before.
-const RESTORE_EVERY: Duration = Duration::from_secs(5);
+/// How long a cluster must have been calm before preferred leaders are elected again.
 const CALM: Duration = Duration::from_secs(10);
 
 /// A daemon fenced twice within this time gets no preferred leadership for a while.
@@ -57,6 +57,7 @@ pub(crate) enum Action {
 pub(crate) struct Sessions {
     heartbeat: Duration,
     session: Duration,
+    restore_every: Option<Duration>,
     reign: Option<Reign>,
 }
 
@@ -108,11 +109,12 @@ impl Session {
 }
 
 impl Sessions {
-    /// Sessions of `session`'s length with a heartbeat and a tick every `heartbeat`.
-    pub(crate) fn new(heartbeat: Duration, session: Duration) -> Self {
+    /// Sessions with the intervals of `timing`, and a tick with every heartbeat.
+    pub(crate) fn new(timing: &Timing) -> Self {
         Self {
-            heartbeat,
-            session,
+            heartbeat: timing.heartbeat,
+            session: timing.session,
+            restore_every: timing.restore_leaders,
             reign: None,
         }
     }
@@ -201,7 +203,7 @@ impl Sessions {
             }
         }
         actions.extend(reign.unfence(now, length, image));
-        actions.extend(reign.restore(now, image).map(Action::Restore));
+        actions.extend(reign.restore(self.restore_every, now, image).map(Action::Restore));
         actions
     }
 }
@@ -312,8 +314,13 @@ impl Reign {
     }
 
     /// Partitions whose preferred leader may lead but does not, once the cluster has been calm for a while.
-    fn restore(&mut self, now: Duration, image: &Image) -> Option<Vec<(TopicId, i32)>> {
-        if now < self.last_restore + RESTORE_EVERY || now < self.last_change + CALM {
+    fn restore(
+        &mut self,
+        every: Option<Duration>,
+        now: Duration,
+        image: &Image,
+    ) -> Option<Vec<(TopicId, i32)>> {
+        if now < self.last_restore + every? || now < self.last_change + CALM {
             return None;
         }
         self.last_restore = now;

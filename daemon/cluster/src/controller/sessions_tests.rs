@@ -9,6 +9,7 @@ use super::sessions::{Action, Sessions};
 use crate::apply::{Position, apply};
 use crate::command::{Command, CreateTopic, Registration};
 use crate::image::Image;
+use crate::metadata::Timing;
 
 const TICK: Duration = Duration::from_millis(100);
 const SESSION: Duration = Duration::from_secs(1);
@@ -24,8 +25,17 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Timing::default())
+    }
+
+    fn with(timing: Timing) -> Self {
+        let timing = Timing {
+            heartbeat: TICK,
+            session: SESSION,
+            ..timing
+        };
         let mut scene = Self {
-            sessions: Sessions::new(TICK, SESSION),
+            sessions: Sessions::new(&timing),
             image: Image::default(),
             now: Duration::from_secs(100),
             alive: vec![1, 2, 3],
@@ -224,46 +234,68 @@ fn only_the_reign_that_began_counts_heartbeats() {
     assert_eq!(scene.run(SESSION * 3), []);
 }
 
-#[test]
-fn preferred_leaders_return_once_the_cluster_is_calm_but_not_to_a_daemon_that_flaps() {
-    let mut scene = Scene::new();
-    let topic = TopicId([7; 16]);
-    let mut create = CreateTopic::new("orders", topic, 1, 3);
-    create.assignment = Some(vec![vec![2, 1, 3]]);
-    scene.propose(&Command::CreateTopic(create));
-    let leader = |scene: &Scene| scene.image.partition(topic, 0).unwrap().leader;
-    let rejoin = |scene: &mut Scene| {
-        let partition = scene.image.partition(topic, 0).unwrap().clone();
+const TOPIC: TopicId = TopicId([7; 16]);
+
+impl Scene {
+    /// A topic whose leader is to be daemon 2.
+    fn prefer_daemon_2(&mut self) {
+        let mut create = CreateTopic::new("orders", TOPIC, 1, 3);
+        create.assignment = Some(vec![vec![2, 1, 3]]);
+        self.propose(&Command::CreateTopic(create));
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.image.partition(TOPIC, 0).unwrap().leader
+    }
+
+    /// Daemon 2 is silent until daemon 1 leads, returns, and is in sync again.
+    fn flap_daemon_2(&mut self) {
+        self.alive.retain(|node| *node != 2);
+        self.run(SESSION * 2);
+        assert_eq!(self.leader(), Some(1));
+        self.alive.push(2);
+        self.run(SESSION);
+        let partition = self.image.partition(TOPIC, 0).unwrap().clone();
         let node = partition.leader.unwrap();
-        scene.propose(&Command::AlterIsr {
+        self.propose(&Command::AlterIsr {
             node,
-            daemon_epoch: scene.image.nodes[&node].epoch,
+            daemon_epoch: self.image.nodes[&node].epoch,
             changes: vec![crate::command::IsrChange {
-                topic,
+                topic: TOPIC,
                 partition: 0,
                 leader_epoch: partition.leader_epoch,
                 partition_epoch: partition.partition_epoch,
-                isr: (1..=3).map(|n| (n, scene.image.nodes[&n].epoch)).collect(),
+                isr: (1..=3).map(|n| (n, self.image.nodes[&n].epoch)).collect(),
             }],
         });
-    };
-    let flap = |scene: &mut Scene| {
-        scene.alive.retain(|node| *node != 2);
-        scene.run(SESSION * 2);
-        assert_eq!(leader(scene), Some(1));
-        scene.alive.push(2);
-        scene.run(SESSION);
-        rejoin(scene);
-    };
-    flap(&mut scene);
-    scene.run(Duration::from_secs(8));
-    assert_eq!(leader(&scene), Some(1), "too early");
-    scene.run(Duration::from_secs(12));
-    assert_eq!(leader(&scene), Some(2));
+    }
+}
 
-    flap(&mut scene);
+#[test]
+fn preferred_leaders_return_once_the_cluster_is_calm_but_not_to_a_daemon_that_flaps() {
+    let mut scene = Scene::new();
+    scene.prefer_daemon_2();
+    scene.flap_daemon_2();
+    scene.run(Duration::from_secs(8));
+    assert_eq!(scene.leader(), Some(1), "too early");
+    scene.run(Duration::from_secs(12));
+    assert_eq!(scene.leader(), Some(2));
+
+    scene.flap_daemon_2();
     scene.run(Duration::from_secs(20));
-    assert_eq!(leader(&scene), Some(1), "fenced twice in a minute");
+    assert_eq!(scene.leader(), Some(1), "fenced twice in a minute");
     scene.run(Duration::from_secs(25));
-    assert_eq!(leader(&scene), Some(2));
+    assert_eq!(scene.leader(), Some(2));
+}
+
+#[test]
+fn preferred_leaders_wait_to_be_asked_for_where_that_is_configured() {
+    let mut scene = Scene::with(Timing {
+        restore_leaders: None,
+        ..Timing::default()
+    });
+    scene.prefer_daemon_2();
+    scene.flap_daemon_2();
+    scene.run(Duration::from_secs(60));
+    assert_eq!(scene.leader(), Some(1));
 }

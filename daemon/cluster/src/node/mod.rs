@@ -210,7 +210,7 @@ async fn open(options: MetadataOptions, peers: Arc<dyn Peers>) -> Result<Core, S
             wanted: format!("cluster {wanted}"),
         });
     }
-    let sessions = Sessions::new(options.timing.heartbeat, options.timing.session);
+    let sessions = Sessions::new(&options.timing);
     Ok(Core {
         group,
         lines: Lines::new(Arc::clone(&dialer)),

@@ -324,6 +324,7 @@ pub(crate) enum Setting {
 /// (lowered to the number of daemons where there are fewer).
 pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("auto.create.topics.enable", Setting::Flag, "true"),
+    ("auto.leader.rebalance.enable", Setting::Flag, "true"),
     (
         "cleanup.policy",
         Setting::Word(&["delete", "compact", "compact,delete", "delete,compact"]),
@@ -351,6 +352,11 @@ pub(crate) const TOPIC_DEFAULTS: &[(&str, Setting, &str)] = &[
     ("group.max.size", Setting::Integer(1), "20000"),
     ("group.min.session.timeout.ms", Setting::Millis, "6000"),
     ("index.interval.bytes", Setting::Bytes, "4096"),
+    (
+        "leader.imbalance.check.interval.seconds",
+        Setting::Integer(1),
+        "5",
+    ),
     ("log.cleaner.backoff.ms", Setting::Millis, "15000"),
     ("log.cleaner.dedupe.buffer.size", Setting::Bytes, "134217728"),
     (
