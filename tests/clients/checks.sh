@@ -14,15 +14,15 @@ trap stop EXIT
 # The settings are those of support.rs, and short intervals for what runs now and then.
 if [ "${ORACLE:-}" = 1 ]; then
     need_java || { echo "no Java or Maven here"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
-    port=$(free_port) other=$(free_port)
-    NODES=3 OTHER=$other "$HERE/kafka/start" "$WORK/checks.oracle" "$port" \
+    port=$(free_port) other=$(free_port) alone=$(free_port)
+    NODES=3 OTHER=$other ALONE=$alone "$HERE/kafka/start" "$WORK/checks.oracle" "$port" \
         replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector \
         default.replication.factor=3 offsets.topic.num.partitions=8 group.min.session.timeout.ms=1000 \
         group.max.size=8 offsets.retention.check.interval.ms=500 log.cleaner.backoff.ms=200 \
         log.retention.check.interval.ms=500 >"$WORK/checks.oracle.log" 2>&1 &
     oracle=$!
     until_true 120 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port" 2>/dev/null
-    export KAFKA_ORACLE=1 KAFKA_BOOTSTRAP=127.0.0.1:$port KAFKA_OTHER=127.0.0.1:$other
+    export KAFKA_ORACLE=1 KAFKA_BOOTSTRAP=127.0.0.1:$port KAFKA_OTHER=127.0.0.1:$other KAFKA_ALONE=127.0.0.1:$alone
 elif [ -n "${BOOTSTRAP:-}" ]; then
     export KAFKA_BOOTSTRAP=$BOOTSTRAP
 else

@@ -144,9 +144,14 @@ pub(crate) fn leader(image: &Image, partition: &Partition, listener: &str) -> (N
     }
 }
 
-/// The replicas of a partition whose daemons do not serve, or whose disk failed.
-pub(crate) fn offline(image: &Image, partition: &Partition) -> Vec<NodeId> {
-    let away = |node: &NodeId| !image.is_active(*node) || partition.failed.contains(node);
+/// The replicas of a partition that clients of `listener` cannot reach: their daemons do not serve or do not have it, or their
+/// disk failed.
+pub(crate) fn offline(image: &Image, partition: &Partition, listener: &str) -> Vec<NodeId> {
+    let reachable = |node: &NodeId| {
+        let daemon = image.nodes.get(node);
+        daemon.is_some_and(|daemon| address(daemon, listener).is_some())
+    };
+    let away = |node: &NodeId| !image.is_active(*node) || partition.failed.contains(node) || !reachable(node);
     partition.replicas.iter().copied().filter(away).collect()
 }
 

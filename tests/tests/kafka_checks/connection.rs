@@ -217,7 +217,7 @@ fn check_03_five_idempotent_batches_in_flight_keep_their_order() -> Result<()> {
     let (producer, epoch) = producer_id(&mut topic.kafka)?;
     let mut sent = Vec::new();
     for sequence in 0..5 {
-        let batch = crate::produce::idempotent(producer, epoch, sequence, 1);
+        let batch = crate::producers::idempotent(producer, epoch, sequence, 1);
         sent.push(
             topic
                 .leader

@@ -4,17 +4,23 @@ use anyhow::{Context, Result, ensure};
 use tradewind_tests::kafka::Connection;
 use tradewind_tests::wait;
 use tradewind_wire::codec::Str;
+use tradewind_wire::consumer_protocol::{
+    ConsumerProtocolAssignment, ConsumerProtocolSubscription, TopicPartition, Versioned,
+};
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::messages::consumer_group_describe::DescribedGroup;
 use tradewind_wire::messages::consumer_group_heartbeat::TopicPartitions;
+use tradewind_wire::messages::join_group::JoinGroupRequestProtocol;
 use tradewind_wire::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use tradewind_wire::messages::sync_group::SyncGroupRequestAssignment;
 use tradewind_wire::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
     DescribeGroupsRequest, ListGroupsRequest, OffsetFetchRequest,
 };
 
-use crate::member::{Group, commit_request, committed};
+use crate::expiry::positions;
+use crate::member::{self, Group, commit_request, committed};
 use crate::support::{SOON, Topic, await_topic, create, error, kafka, replication, unique};
 
 /// A member that heartbeats when it is told to.
@@ -428,5 +434,103 @@ fn check_44a_a_group_is_of_one_kind() -> Result<()> {
         "its protocol is not that of consumers"
     );
     assert_eq!(classic_member.heartbeat()?, ErrorCode::None);
+    Ok(())
+}
+
+/// A classic member of the protocol "consumer", which owns nothing when it joins.
+fn classic_member(group: &Group, topic: &str) -> Result<member::Member> {
+    let subscription = ConsumerProtocolSubscription {
+        topics: vec![topic.into()],
+        ..Default::default()
+    };
+    let mut classic = group.member()?;
+    classic.join.protocol_type = "consumer".into();
+    classic.join.protocols = vec![JoinGroupRequestProtocol {
+        name: "range".into(),
+        metadata: subscription.to_bytes(3)?,
+    }];
+    Ok(classic)
+}
+
+/// What a classic member is told to read.
+fn synced(classic: &mut member::Member) -> Result<Vec<i32>> {
+    let answer = classic.sync(&[])?;
+    ensure!(answer.error_code == 0, "{:?}", error(answer.error_code));
+    let assignment = ConsumerProtocolAssignment::from_bytes(answer.assignment)?;
+    let topics = assignment.assigned_partitions.into_iter();
+    Ok(topics.flat_map(|topic| topic.partitions).collect())
+}
+
+fn kind(group: &Group) -> Result<String> {
+    let mut connection = group.connect()?;
+    // While any of its groups are still loaded, the coordinator does not list the others.
+    let listed = wait::until("groups are listed", SOON, || {
+        let listed = connection.ask(&ListGroupsRequest::default(), 5)?;
+        Ok((listed.error_code == 0).then_some(listed))
+    })?;
+    let found = listed
+        .groups
+        .into_iter()
+        .find(|listed| *listed.group_id == *group.id);
+    Ok(found.context("it is listed")?.group_type.to_string())
+}
+
+/// Members go over one by one, and back, without losing a position.
+#[test]
+fn check_44a_a_group_goes_over_to_the_consumer_protocol_and_back() -> Result<()> {
+    let topic = Topic::with_partitions("c-migrates", 4, &[])?;
+    let group = Group::new("c-migrates")?;
+    let mut classic = classic_member(&group, &topic.name)?;
+    classic.join()?;
+    let all = ConsumerProtocolAssignment {
+        assigned_partitions: vec![TopicPartition {
+            topic: topic.name.as_str().into(),
+            partitions: vec![0, 1, 2, 3],
+        }],
+        ..Default::default()
+    };
+    let mut request = classic.sync_request(&[]);
+    request.assignments = vec![SyncGroupRequestAssignment {
+        member_id: classic.id().into(),
+        assignment: all.to_bytes(3)?,
+    }];
+    assert_eq!(
+        error(classic.connection.ask(&request, 5)?.error_code),
+        ErrorCode::None
+    );
+    assert_eq!(classic.commit(&topic.name, 5)?, ErrorCode::None);
+    assert_eq!(kind(&group)?, "classic");
+
+    let mut new = Member::new(&group, &[&topic.name])?;
+    new.beat()?;
+    assert_eq!(kind(&group)?, "consumer");
+    wait::until_true("the classic member is asked to give up a half", SOON, || {
+        new.beat()?;
+        Ok(classic.heartbeat()? == ErrorCode::RebalanceInProgress)
+    })?;
+    // It gives up everything, as the protocol without steps has it, and joins again.
+    classic.join()?;
+    let mut half = synced(&mut classic)?;
+    assert_eq!(half.len(), 2, "{half:?}");
+    new.await_partitions(2)?;
+    half.extend(new.assigned.iter().map(|(_, partition)| *partition));
+    half.sort_unstable();
+    assert_eq!(half, [0, 1, 2, 3]);
+    assert_eq!(classic.heartbeat()?, ErrorCode::None);
+    assert_eq!(classic.commit(&topic.name, 6)?, ErrorCode::None);
+
+    // The last member of the new protocol goes: the group is a classic one again, which rebalances.
+    new.request.member_epoch = -1;
+    assert_eq!(new.verdict()?, ErrorCode::None);
+    assert_eq!(kind(&group)?, "classic");
+    wait::until_true("the classic member is asked to join", SOON, || {
+        Ok(classic.heartbeat()? == ErrorCode::RebalanceInProgress)
+    })?;
+    let joined = classic.join()?;
+    assert_eq!(
+        joined.leader, classic.join.member_id,
+        "it assigns by itself again"
+    );
+    assert_eq!(positions(&group, &[&topic.name])?, [6]);
     Ok(())
 }

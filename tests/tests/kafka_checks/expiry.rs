@@ -13,7 +13,7 @@ use crate::member::{Group, commit_request, committed};
 use crate::support::{SOON, Topic, error};
 
 /// A group's position in partition 0 of each topic; -1 for none.
-fn positions(group: &Group, topics: &[&str]) -> Result<Vec<i64>> {
+pub(crate) fn positions(group: &Group, topics: &[&str]) -> Result<Vec<i64>> {
     let asked = topics.iter().map(|topic| OffsetFetchRequestTopic {
         name: (*topic).into(),
         partition_indexes: vec![0],

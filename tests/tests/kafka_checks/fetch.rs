@@ -1,4 +1,4 @@
-//! Checks 28 to 32, 34: what a fetch answers, when, and how much of it.
+//! Checks 28 to 32: what a fetch answers, when, and how much of it.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,7 @@ use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::messages::fetch::{FetchTopic, PartitionData};
-use tradewind_wire::messages::offset_for_leader_epoch::{
-    EpochEndOffset, OffsetForLeaderPartition, OffsetForLeaderTopic,
-};
-use tradewind_wire::messages::{FetchRequest, FetchResponse, OffsetForLeaderEpochRequest};
+use tradewind_wire::messages::{FetchRequest, FetchResponse};
 
 use crate::support::{
     Topic, batch, brokers, error, fetch_partition, fetch_request, fetched, led_with_the_first, now,
@@ -430,73 +427,5 @@ fn check_12_fetch_by_topic_id() -> Result<()> {
         }
     }
     assert_eq!(response.responses.len(), 2);
-    Ok(())
-}
-
-/// KIP-320.
-#[test]
-fn check_34_fetch_and_list_offsets_compare_leader_epochs() -> Result<()> {
-    let mut topic = Topic::new("leaderepoch", &[])?;
-    topic.append(batch(&["a"]))?;
-    let epoch = topic.kafka.partitions(&topic.name)?[0].leader_epoch;
-    let mut cases = vec![(-1, ErrorCode::None), (epoch, ErrorCode::None)];
-    cases.push((epoch + 1, ErrorCode::UnknownLeaderEpoch));
-    if epoch > 0 {
-        cases.push((epoch - 1, ErrorCode::FencedLeaderEpoch));
-    }
-    for (asked, expect) in cases {
-        let mut fetch = fetch_request(&topic.name, 0);
-        fetch.topics[0].partitions[0].current_leader_epoch = asked;
-        for version in [9, 12] {
-            let data = fetched(topic.leader.ask(&fetch, version)?)?;
-            assert_eq!(
-                error(data.error_code),
-                expect,
-                "epoch {asked}, the broker's is {epoch}"
-            );
-        }
-        let mut list = crate::support::list_offsets_request(&topic.name, -1);
-        list.topics[0].partitions[0].current_leader_epoch = asked;
-        let answer = topic.leader.ask(&list, 8)?;
-        assert_eq!(error(answer.topics[0].partitions[0].error_code), expect);
-        let found = epoch_end(&mut topic, asked, epoch)?;
-        assert_eq!(error(found.error_code), expect);
-    }
-    Ok(())
-}
-
-fn epoch_end(topic: &mut Topic, current: i32, epoch: i32) -> Result<EpochEndOffset> {
-    let request = OffsetForLeaderEpochRequest {
-        replica_id: -1,
-        topics: vec![OffsetForLeaderTopic {
-            topic: topic.name.as_str().into(),
-            partitions: vec![OffsetForLeaderPartition {
-                partition: 0,
-                current_leader_epoch: current,
-                leader_epoch: epoch,
-            }],
-        }],
-    };
-    let response = topic.leader.ask(&request, 4)?;
-    let found = response.topics.into_iter().next().context("the topic")?;
-    found.partitions.into_iter().next().context("the partition")
-}
-
-#[test]
-fn check_34_an_epochs_end_is_found() -> Result<()> {
-    let mut topic = Topic::new("epochend", &[])?;
-    topic.append_singly(3)?;
-    let epoch = topic.kafka.partitions(&topic.name)?[0].leader_epoch;
-    let found = epoch_end(&mut topic, -1, epoch)?;
-    assert_eq!(
-        (error(found.error_code), found.leader_epoch, found.end_offset),
-        (ErrorCode::None, epoch, 3)
-    );
-    // An epoch that has not been yet.
-    let found = epoch_end(&mut topic, -1, epoch + 1)?;
-    assert_eq!(
-        (error(found.error_code), found.leader_epoch, found.end_offset),
-        (ErrorCode::None, -1, -1)
-    );
     Ok(())
 }

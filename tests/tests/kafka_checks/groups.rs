@@ -8,7 +8,7 @@ use tradewind_wire::messages::leave_group::MemberIdentity;
 use tradewind_wire::messages::{JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
 
 use crate::member::{Group, Member, committed, protocol};
-use crate::support::{SOON, Topic, error};
+use crate::support::{SOON, Topic, error, own_cluster, unique};
 
 #[test]
 fn check_37_a_new_member_is_told_its_id_first() -> Result<()> {
@@ -546,5 +546,27 @@ fn check_39_a_static_member_outlives_its_connection() -> Result<()> {
         9,
     )?;
     assert_eq!(error(again.error_code), ErrorCode::None);
+    Ok(())
+}
+
+/// Ours only: the clusters that are judged have no such delay, so that the other checks are quick. The default is 3 s.
+#[test]
+fn check_38_a_new_group_waits_for_more_members_before_its_first_generation() -> Result<()> {
+    let Some((_folder, cluster)) = own_cluster(1, "")? else {
+        return Ok(());
+    };
+    let mut kafka = cluster.kafka();
+    let id = unique("delay");
+    let coordinator = wait::until("the group has a coordinator", SOON, || {
+        kafka.coordinator(&id).map(Some)
+    })?;
+    let group = Group { id, coordinator };
+    let (mut first, mut second) = (group.member()?, group.member()?);
+    // The second one comes before the first is answered, and both are in the first generation.
+    let sent = [first.send_join()?, second.send_join()?];
+    let joined = [first.receive_join(sent[0])?, second.receive_join(sent[1])?];
+    let generations = [joined[0].generation_id, joined[1].generation_id];
+    assert_eq!(generations, [1, 1]);
+    assert_eq!(joined[0].members.len() + joined[1].members.len(), 2);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Checks 12, 33 and 35: fetch sessions (KIP-227), and reads from a replica nearby (KIP-392).
+//! Checks 12, 31, 33 and 35: fetch sessions (KIP-227), and reads from a replica nearby (KIP-392).
 
 use std::net::SocketAddr;
 
@@ -196,6 +196,70 @@ fn check_33_errors_and_a_moved_log_start_are_told() -> Result<()> {
             ErrorCode::OffsetOutOfRange
         );
     }
+    Ok(())
+}
+
+/// A watermark that has moved is news, though there was no room for records.
+#[test]
+fn check_33_a_moved_watermark_is_told_without_records() -> Result<()> {
+    let mut session = Session::open("watermark")?;
+    ensure!(session.id != 0, "there is no session");
+    let (one, two) = (session.partitions[0], session.partitions[1]);
+    session.append(one)?;
+    session.append(two)?;
+    let mut request = session.request(None);
+    request.max_bytes = 1;
+    let answer = session.topic.leader.ask(&request, BY_NAME)?;
+    session.epoch += 1;
+    assert_eq!(told(&answer), [one, two]);
+    for data in &answer.responses[0].partitions {
+        assert_eq!(
+            (data.high_watermark, data.records.is_empty()),
+            (1, data.partition_index == two)
+        );
+    }
+    Ok(())
+}
+
+/// Where only one partition's records fit, each has its turn: who was served goes to the end.
+#[test]
+fn check_31_partitions_take_turns_in_a_session() -> Result<()> {
+    let mut session = Session::open("turns")?;
+    ensure!(session.id != 0, "there is no session");
+    let partitions = session.partitions.clone();
+    for partition in &partitions {
+        for _ in 0..3 {
+            session.append(*partition)?;
+        }
+    }
+    let mut served = Vec::new();
+    for round in 0..2 * partitions.len() {
+        let mut request = session.request(None);
+        request.max_bytes = 1;
+        // As a consumer does: it goes on behind what it was given last.
+        request.topics = served
+            .last()
+            .map(|partition| FetchTopic {
+                topic: session.topic.name.as_str().into(),
+                partitions: vec![fetch_partition(
+                    *partition,
+                    i64::from(round > partitions.len()) + 1,
+                )],
+                ..Default::default()
+            })
+            .into_iter()
+            .collect();
+        let answer = session.topic.leader.ask(&request, BY_NAME)?;
+        session.epoch += 1;
+        let all = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        let with_records: Vec<i32> = all
+            .filter(|data| !data.records.is_empty())
+            .map(|data| data.partition_index)
+            .collect();
+        ensure!(with_records.len() == 1, "{with_records:?} in round {round}");
+        served.extend(with_records);
+    }
+    assert_eq!(served, [partitions.clone(), partitions].concat());
     Ok(())
 }
 

@@ -41,6 +41,8 @@ struct Target {
     bootstrap: Vec<SocketAddr>,
     /// Where the second listener of some broker is.
     other: Option<SocketAddr>,
+    /// Where the listener is that only one broker has.
+    alone: Option<SocketAddr>,
     /// Held so that its daemons live as long as this process.
     _cluster: Option<Cluster>,
 }
@@ -53,40 +55,46 @@ fn target() -> &'static Target {
 fn find_target() -> Result<Target> {
     if let Ok(addresses) = std::env::var("KAFKA_BOOTSTRAP") {
         let parsed = addresses.split(',').map(str::parse).collect::<Result<_, _>>();
+        let listener = |name| -> Result<Option<SocketAddr>> {
+            Ok(std::env::var(name).ok().map(|text| text.parse()).transpose()?)
+        };
         return Ok(Target {
             bootstrap: parsed
                 .with_context(|| format!("KAFKA_BOOTSTRAP={addresses}: addresses are needed"))?,
-            other: std::env::var("KAFKA_OTHER")
-                .ok()
-                .map(|text| text.parse())
-                .transpose()?,
+            other: listener("KAFKA_OTHER")?,
+            alone: listener("KAFKA_ALONE")?,
             _cluster: None,
         });
     }
     let mut cluster = Cluster::prepare(&own_folder()?, "east", 3)?;
-    let other = configure(&cluster, SETTINGS)?;
+    let (other, alone) = configure(&cluster, SETTINGS)?;
     cluster.start_all()?;
     Ok(Target {
         bootstrap: cluster.daemons.iter().map(|daemon| daemon.kafka).collect(),
         other: Some(other),
+        alone: Some(alone),
         _cluster: Some(cluster),
     })
 }
 
-/// Gives every daemon `more` settings, a rack and a second listener; returns that of the first.
-fn configure(cluster: &Cluster, more: &str) -> Result<SocketAddr> {
+/// Gives every daemon `more` settings, a rack and a second listener, and the first a third one; returns both of the first's.
+fn configure(cluster: &Cluster, more: &str) -> Result<(SocketAddr, SocketAddr)> {
     cluster.configure(more)?;
     let mut first = None;
+    let alone = tradewind_tests::ports::free();
     for daemon in &cluster.daemons {
         let other = tradewind_tests::ports::free();
         let file = daemon.folder.join("tradewind.toml");
         let text = fs::read_to_string(&file)?
             .replace("[node]\n", &format!("[node]\nrack = \"rack{}\"\n", daemon.id));
-        let listener = format!("\n[[kafka.listener]]\nlisten = \"{other}\"\nname = \"other\"\n");
-        fs::write(file, text + &listener)?;
+        let mut listeners = format!("\n[[kafka.listener]]\nlisten = \"{other}\"\nname = \"other\"\n");
+        if first.is_none() {
+            listeners += &format!("\n[[kafka.listener]]\nlisten = \"{alone}\"\nname = \"alone\"\n");
+        }
+        fs::write(file, text + &listeners)?;
         first.get_or_insert(other);
     }
-    first.context("a cluster has a daemon")
+    Ok((first.context("a cluster has a daemon")?, alone))
 }
 
 /// A folder that outlives this process, as its shared cluster does; those of processes that ended are removed.
@@ -144,6 +152,11 @@ pub(crate) fn connect() -> Result<Connection> {
 /// A connection to some broker's second listener, if there is one.
 pub(crate) fn connect_other() -> Result<Option<Connection>> {
     target().other.map(Connection::open).transpose()
+}
+
+/// A connection to the listener that only one broker has, if there is such a listener.
+pub(crate) fn connect_alone() -> Result<Option<Connection>> {
+    target().alone.map(Connection::open).transpose()
 }
 
 /// Every broker, as they advertise themselves.

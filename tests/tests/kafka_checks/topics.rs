@@ -12,8 +12,8 @@ use tradewind_wire::messages::{
 
 use crate::creation::{plain, try_create};
 use crate::support::{
-    SOON, Topic, await_topic, batch, brokers, connect, create, error, fetch_request, is_oracle, kafka,
-    metadata_request, own_cluster, replication, unique,
+    SOON, Topic, await_topic, batch, brokers, connect, connect_alone, create, error, fetch_request,
+    is_oracle, kafka, metadata_request, not_here, own_cluster, replication, unique,
 };
 
 /// The answer for one topic.
@@ -363,6 +363,54 @@ fn check_14_replicas_in_sync_and_offline_are_told() -> Result<()> {
         replicas.sort_unstable();
         assert_eq!(in_sync, replicas);
         ensure!(partition.offline_replicas.is_empty());
+    }
+    Ok(())
+}
+
+/// A client of a listener that only one broker has cannot reach the leaders that others are.
+#[test]
+fn check_14_leaders_without_the_listener_that_is_used_are_not_found() -> Result<()> {
+    let Some(mut connection) = connect_alone()? else {
+        not_here("no listener that only one broker has");
+        return Ok(());
+    };
+    let mut topic = Topic::with_partitions("alone", 3, &[])?;
+    let led = topic.kafka.partitions(&topic.name)?;
+    let only = connection.ask(&metadata_request(&[]), 12)?.brokers;
+    let home = only.first().context("the broker that has it")?.node_id;
+    assert_eq!(only.len(), 1, "who does not have the listener is not told of");
+    ensure!(led.iter().any(|partition| partition.leader_id == home), "{led:?}");
+    ensure!(led.iter().any(|partition| partition.leader_id != home), "{led:?}");
+    for version in 4..=13 {
+        let response = connection.ask(&metadata_request(&[&topic.name]), version)?;
+        let told = response.topics.into_iter().next().context("the topic")?;
+        assert_eq!(error(told.error_code), ErrorCode::None);
+        for partition in told.partitions {
+            let index = usize::try_from(partition.partition_index)?;
+            let expected = if led[index].leader_id == home {
+                (home, ErrorCode::None)
+            } else if version < 6 {
+                (-1, ErrorCode::LeaderNotAvailable)
+            } else {
+                (-1, ErrorCode::ListenerNotFound)
+            };
+            assert_eq!(
+                (partition.leader_id, error(partition.error_code)),
+                expected,
+                "version {version}"
+            );
+            let sorted = |mut ids: Vec<i32>| {
+                ids.sort_unstable();
+                ids
+            };
+            let replicas = sorted(led[index].replica_nodes.clone());
+            assert_eq!(sorted(partition.replica_nodes), replicas, "version {version}");
+            assert_eq!(sorted(partition.isr_nodes), replicas, "version {version}");
+            if version >= 5 {
+                let others: Vec<i32> = replicas.into_iter().filter(|id| *id != home).collect();
+                assert_eq!(sorted(partition.offline_replicas), others, "version {version}");
+            }
+        }
     }
     Ok(())
 }

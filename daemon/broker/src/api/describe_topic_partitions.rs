@@ -131,7 +131,7 @@ fn describe(
         isr_nodes: partition.isr.clone(),
         eligible_leader_replicas: Some(partition.eligible.clone()),
         last_known_elr: Some(Vec::new()),
-        offline_replicas: topics::offline(image, partition),
+        offline_replicas: topics::offline(image, partition, listener),
     }
 }
 

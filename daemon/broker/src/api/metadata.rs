@@ -170,6 +170,6 @@ fn of_partition(
         leader_epoch: partition.leader_epoch,
         replica_nodes: partition.replicas.clone(),
         isr_nodes: partition.isr.clone(),
-        offline_replicas: topics::offline(image, partition),
+        offline_replicas: topics::offline(image, partition, listener),
     }
 }

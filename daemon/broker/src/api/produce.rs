@@ -167,8 +167,7 @@ impl Target<'_> {
         let size = records.len();
         let batch = validation::check(self.broker, records, self.version, self.rules).await?;
         let replica = self.broker.cluster().replica(self.topic.id, partition);
-        let replica =
-            replica.ok_or_else(|| Failure::plain(ErrorCode::NotLeaderOrFollower, "No replica here."))?;
+        let replica = replica.ok_or_else(|| self.elsewhere(partition))?;
         let (appended, leader_epoch) = replica.append(batch, self.acks)?;
         metrics::produced(size);
         let response = PartitionProduceResponse {
@@ -180,6 +179,15 @@ impl Target<'_> {
         };
         let wait = (self.acks == -1).then_some((replica, appended.last_offset, leader_epoch));
         Ok((response, wait))
+    }
+
+    /// There is no replica here, or not yet: the image knows who leads.
+    fn elsewhere(&self, partition: i32) -> Failure {
+        let led = self.topic.partition(partition);
+        Failure {
+            leader: led.map(|partition| (partition.leader, partition.leader_epoch)),
+            ..Failure::plain(ErrorCode::NotLeaderOrFollower, "No replica here.")
+        }
     }
 
     fn check_request(&self, partition: i32) -> Result<(), Failure> {
