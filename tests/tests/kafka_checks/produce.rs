@@ -319,10 +319,10 @@ fn check_21_a_set_that_shrinks_after_the_append_is_told_as_such() -> Result<()> 
     let mut topic = Topic::open(name, kafka)?;
     topic.append(batch(&["a"]))?;
     let led = topic.kafka.partitions(&topic.name)?.remove(0);
-    let copies = led.isr_nodes.iter();
-    let follower = *copies
-        .filter(|id| **id != led.leader_id)
-        .next_back()
+    let follower = *led
+        .isr_nodes
+        .iter()
+        .rfind(|id| **id != led.leader_id)
         .context("a follower")?;
     wait::until_true("the record was appended before the set shrank", 60, || {
         signal(&mut cluster, &[follower], "-STOP")?;
