@@ -1,5 +1,6 @@
 //! What administrators do, against real daemons: settings, elections, moves of replicas under load and across crashes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -89,6 +90,14 @@ fn reassign(kafka: &mut Kafka, partition: i32, replicas: Option<&[i32]>) -> Resu
     let topic = response.responses.first().context("an answer for the topic")?;
     let partition = topic.partitions.first().context("an answer for the partition")?;
     Ok(ErrorCode::from_code(partition.error_code))
+}
+
+/// Asks for a move until some daemon takes it, which happens only if it is right.
+fn accepted(kafka: &mut Kafka, partition: i32, replicas: &[i32]) -> Result<()> {
+    let ask = || reassign(kafka, partition, Some(replicas)).map(Some);
+    let code = wait::until("the move is accepted", 30, ask)?;
+    ensure!(code == ErrorCode::None, "{code:?}");
+    Ok(())
 }
 
 fn moves(kafka: &mut Kafka) -> Result<Vec<OngoingPartitionReassignment>> {
@@ -199,15 +208,7 @@ fn a_move_survives_the_death_of_every_daemon() -> Result<()> {
 
     // The move waits for a daemon that is not there.
     cluster.daemon(3)?.kill();
-    ensure!(
-        wait::until("the move is accepted", 30, || reassign(
-            &mut kafka,
-            0,
-            Some(&[3, 2])
-        )
-        .map(Some))?
-            == ErrorCode::None
-    );
+    accepted(&mut kafka, 0, &[3, 2])?;
     let waiting = moves(&mut kafka)?;
     ensure!(waiting.len() == 1, "{waiting:?}");
     ensure!(waiting[0].replicas == [3, 2, 1], "{waiting:?}");
@@ -226,15 +227,7 @@ fn a_move_survives_the_death_of_every_daemon() -> Result<()> {
     // A daemon that was away when its replica went deletes it when it comes back.
     let left = directory(&cluster, 2, 0)?;
     cluster.daemon(2)?.kill();
-    ensure!(
-        wait::until("the move is accepted", 30, || reassign(
-            &mut kafka,
-            0,
-            Some(&[3, 1])
-        )
-        .map(Some))?
-            == ErrorCode::None
-    );
+    accepted(&mut kafka, 0, &[3, 1])?;
     moved(&mut kafka, 0, &[3, 1])?;
     ensure!(left.exists());
     cluster.start_all()?;
@@ -261,15 +254,7 @@ fn a_move_is_taken_back_and_impossible_ones_are_refused() -> Result<()> {
     }
     cluster.daemon(3)?.kill();
     let load = Load::start(|| cluster.kafka(), TOPIC, 1, Codec::None);
-    ensure!(
-        wait::until("the move is accepted", 30, || reassign(
-            &mut kafka,
-            0,
-            Some(&[3, 2])
-        )
-        .map(Some))?
-            == ErrorCode::None
-    );
+    accepted(&mut kafka, 0, &[3, 2])?;
     moving_on(&load, 50)?;
     ensure!(moves(&mut kafka)?.len() == 1);
     ensure!(reassign(&mut kafka, 0, None)? == ErrorCode::None);
@@ -354,17 +339,38 @@ fn the_quorum_is_described_by_every_daemon_alike() -> Result<()> {
         }],
     };
     let addresses: Vec<_> = cluster.daemons.iter().map(|daemon| daemon.kafka).collect();
+    let meshes: Vec<_> = cluster
+        .daemons
+        .iter()
+        .map(|daemon| (daemon.id, daemon.mesh.port()))
+        .collect();
     wait::until_true("all daemons tell the same", 30, || {
         let mut leaders = Vec::new();
         for &address in &addresses {
-            let response = kafka.at(address, &request, 1)?;
+            let older = kafka.at(address, &request, 1)?;
+            ensure!(older.error_code == 0, "{older:?}");
+            let response = kafka.at(address, &request, 2)?;
             ensure!(response.error_code == 0, "{response:?}");
+            let nodes: Vec<_> = response
+                .nodes
+                .iter()
+                .map(|node| (node.node_id, node.listeners[0].port))
+                .collect();
+            ensure!(nodes == meshes, "{response:?}");
             let quorum = response.topics[0].partitions[0].clone();
             let voters: Vec<i32> = quorum
                 .current_voters
                 .iter()
                 .map(|voter| voter.replica_id)
                 .collect();
+            // As many directories as voters, and none unknown.
+            let directories: BTreeSet<_> = quorum
+                .current_voters
+                .iter()
+                .map(|voter| voter.replica_directory_id)
+                .filter(|id| !id.is_zero())
+                .collect();
+            ensure!(directories.len() == 3, "{quorum:?}");
             ensure!(voters == [1, 2, 3] && quorum.observers.is_empty(), "{quorum:?}");
             ensure!(quorum.high_watermark > 0, "{quorum:?}");
             ensure!((1..1_000).contains(&quorum.leader_epoch), "{quorum:?}");

@@ -41,6 +41,9 @@ pub struct QuorumMember {
     pub node: NodeId,
     /// The index behind the last entry of its log; `None` if the daemon that tells does not know.
     pub end: Option<u64>,
+    /// Its data directory, zero if the daemon that tells does not know.
+    #[serde(default)]
+    pub storage_id: [u8; 16],
 }
 
 impl Cluster {

@@ -1,6 +1,6 @@
-//! Identifiers that are 128 random bits: topics (KIP-516) and clusters.
+//! Identifiers that are 128 random bits: topics (KIP-516), clusters and data directories.
 //!
-//! Both are written as Kafka writes them: URL-safe base64 without padding, 22 characters.
+//! All are written as Kafka writes them: URL-safe base64 without padding, 22 characters.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,6 +46,18 @@ macro_rules! id {
             }
         }
 
+        impl From<[u8; 16]> for $name {
+            fn from(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl From<$name> for [u8; 16] {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&encode(&self.0))
@@ -88,6 +100,11 @@ id! {
 id! {
     /// A cluster's identity, drawn once when it is first started.
     ClusterId
+}
+
+id! {
+    /// The identity of a directory that a daemon keeps its data in (KIP-853), zero where it is not known.
+    DirectoryId
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -198,6 +198,7 @@ quorum() {
     "${quorum[@]}" --status >"$FILES/quorum"
     grep -qE '^LeaderId: +[123]$' "$FILES/quorum" && grep -qE '^HighWatermark: +[1-9]' "$FILES/quorum"
     [ "$(grep '^CurrentVoters' "$FILES/quorum" | grep -o '"id"' | wc -l)" = 3 ]
+    [ "$(grep '^CurrentVoters' "$FILES/quorum" | grep -oE '"endpoints": \["[A-Z]+://[^"]+:[0-9]+"' | wc -l)" = 3 ]
     "${quorum[@]}" --replication | awk '$NF == "Leader" { l++ } $NF == "Follower" { f++ } END { exit !(l == 1 && f == 2) }'
 }
 

@@ -208,9 +208,11 @@ impl Group {
                 .map(|matching| matching.map_or(0, |at| at.index + 1)),
             None => None,
         };
+        let members = metrics.membership_config.membership();
         let member = |id: &u64| QuorumMember {
             node: node_id(*id),
             end: end_of(id),
+            storage_id: members.get_node(id).map_or([0; 16], |member| member.storage_id),
         };
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         let all: BTreeSet<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();

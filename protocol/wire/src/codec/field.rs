@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{DecodeError, DecodeErrorKind, EncodeError, MAX_INITIAL_CAPACITY, Reader, Records, Str, Writer};
-use crate::ids::TopicId;
+use crate::ids::{DirectoryId, TopicId};
 
 /// What the bytes of a field depend on besides its type.
 #[derive(Debug, Clone, Copy)]
@@ -64,9 +64,11 @@ plain! {
     bool: bool, put_bool, |r| r.below(2) == 1;
     i8: i8, put_i8, |r| r.integer() as i8;
     i16: i16, put_i16, |r| r.integer() as i16;
+    u16: u16, put_u16, |r| r.integer() as u16;
     i32: i32, put_i32, |r| r.integer() as i32;
     i64: i64, put_i64, |r| r.integer();
     TopicId: uuid, put_uuid, |r| TopicId(std::array::from_fn(|_| r.integer() as u8));
+    DirectoryId: uuid, put_uuid, |r| DirectoryId(std::array::from_fn(|_| r.integer() as u8));
 }
 
 /// A type that the wire can also say null for: `Option` of it is a [`Field`] as well.

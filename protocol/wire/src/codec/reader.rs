@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::{DecodeError, DecodeErrorKind, Str};
-use crate::ids::TopicId;
 
 /// How many bytes a string may have, as in Kafka: what a two-byte length can say, also where the length is compact.
 pub const MAX_STRING: usize = i16::MAX as usize;
@@ -73,6 +72,11 @@ impl Reader {
         self.array().map(i16::from_be_bytes)
     }
 
+    /// Two bytes, big-endian, never negative.
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
     /// Four bytes, big-endian.
     pub fn i32(&mut self) -> Result<i32, DecodeError> {
         self.array().map(i32::from_be_bytes)
@@ -84,8 +88,8 @@ impl Reader {
     }
 
     /// Sixteen bytes.
-    pub fn uuid(&mut self) -> Result<TopicId, DecodeError> {
-        self.array().map(TopicId)
+    pub fn uuid<T: From<[u8; 16]>>(&mut self) -> Result<T, DecodeError> {
+        self.array().map(T::from)
     }
 
     /// An unsigned integer in groups of seven bits, the lowest first.

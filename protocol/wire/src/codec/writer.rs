@@ -3,7 +3,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{At, EncodeError};
-use crate::ids::TopicId;
 
 /// Shared bytes of at least this length become a chunk of their own instead of being copied.
 pub const SHARE_FROM: usize = 16 * 1024;
@@ -79,6 +78,11 @@ impl Writer {
         self.current.put_i16(value);
     }
 
+    /// Two bytes, big-endian, never negative.
+    pub fn put_u16(&mut self, value: u16) {
+        self.current.put_u16(value);
+    }
+
     /// Four bytes, big-endian.
     pub fn put_i32(&mut self, value: i32) {
         self.current.put_i32(value);
@@ -90,8 +94,8 @@ impl Writer {
     }
 
     /// Sixteen bytes.
-    pub fn put_uuid(&mut self, value: TopicId) {
-        self.put(&value.0);
+    pub fn put_uuid(&mut self, value: impl Into<[u8; 16]>) {
+        self.put(&value.into());
     }
 
     /// An unsigned integer in groups of seven bits, the lowest first.

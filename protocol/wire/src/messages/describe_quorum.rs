@@ -1,6 +1,7 @@
-//! DescribeQuorum: who holds the cluster's metadata, and how far each is (KIP-595, KIP-836).
+//! DescribeQuorum: who holds the cluster's metadata, and how far each is (KIP-595, KIP-836, KIP-853).
 
 use crate::codec::Str;
+use crate::ids::DirectoryId;
 use crate::messages::declare::declare;
 
 /// The structures of the request that the response has others of under the same names.
@@ -25,7 +26,7 @@ pub mod asked {
 }
 
 declare! {
-    api DescribeQuorum, 0..=1, flexible 0: DescribeQuorumRequest => DescribeQuorumResponse;
+    api DescribeQuorum, 0..=2, flexible 0: DescribeQuorumRequest => DescribeQuorumResponse;
 
     /// Which quorum to describe: that of `__cluster_metadata`, partition 0.
     pub struct DescribeQuorumRequest {
@@ -37,8 +38,12 @@ declare! {
     pub struct DescribeQuorumResponse {
         /// An [`ErrorCode`](crate::error::ErrorCode), zero for none.
         error_code: i16 [0+],
+        /// What went wrong, in words.
+        error_message: Option<Str> [2+; ignorable],
         /// The topics.
         topics: Vec<TopicData> [0+],
+        /// Where the voters are reached.
+        nodes: Vec<Node> [2+],
     }
 
     /// One topic.
@@ -55,6 +60,8 @@ declare! {
         partition_index: i32 [0+],
         /// An [`ErrorCode`](crate::error::ErrorCode), zero for none.
         error_code: i16 [0+],
+        /// What went wrong, in words.
+        error_message: Option<Str> [2+; ignorable],
         /// The leader's id, -1 if unknown.
         leader_id: i32 [0+],
         /// The leader's epoch.
@@ -71,11 +78,30 @@ declare! {
     pub struct ReplicaState {
         /// Its id.
         replica_id: i32 [0+],
+        /// Its data directory, zero if unknown.
+        replica_directory_id: DirectoryId [2+],
         /// The end of its log, -1 if unknown.
         log_end_offset: i64 [0+],
         /// When it last fetched, in the leader's milliseconds since 1970; -1 if unknown.
         last_fetch_timestamp: i64 [1+; ignorable] = -1,
         /// When it last had all that the leader had, in the leader's milliseconds since 1970; -1 if unknown.
         last_caught_up_timestamp: i64 [1+; ignorable] = -1,
+    }
+    /// Where one voter is reached.
+    pub struct Node {
+        /// Its id.
+        node_id: i32 [2+],
+        /// The listeners by which the voters reach each other.
+        listeners: Vec<Listener> [2+],
+    }
+
+    /// One listener.
+    pub struct Listener {
+        /// Its name.
+        name: Str [2+],
+        /// The host to connect to.
+        host: Str [2+],
+        /// The port to connect to.
+        port: u16 [2+],
     }
 }
