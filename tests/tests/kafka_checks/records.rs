@@ -84,7 +84,7 @@ fn check_26_where_nobody_else_has_a_copy_no_timeout_is_too_short() -> Result<()>
     let mut kafka = kafka();
     await_topic(&mut kafka, &name, 1)?;
     for partition in 0..4 {
-        kafka.append(&name, partition, batch(&["a", "b", "c"]).into())?;
+        kafka.append(&name, partition, batch(&["a", "b", "c"]))?;
         let mut leader = Connection::open(kafka.leader(&name, partition, false)?)?;
         let told = delete_within(&mut leader, 0, &name, partition, 2, 2)?;
         assert_eq!(told, (ErrorCode::None, 2));
