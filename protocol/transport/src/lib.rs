@@ -13,6 +13,7 @@
 
 pub mod certs;
 pub mod conn;
+mod datagrams;
 pub mod frame;
 pub mod identity;
 pub mod kafka;
@@ -24,6 +25,7 @@ pub mod tls;
 mod verify;
 
 pub use conn::{ConnLost, MeshConn};
+pub use datagrams::Datagrams;
 pub use frame::{FrameError, FrameRx, FrameTx, MAX_FRAME_BYTES, SendError};
 pub use identity::{Expect, Peer};
 pub use kafka::{KafkaFrameError, KafkaReader, KafkaWriter};

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use quinn::rustls::pki_types::CertificateDer;
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, VarInt,
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig,
+    TokioRuntime, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::conn::{ConnLost, MeshConn};
+use crate::datagrams::{Adapter, Datagrams};
 use crate::identity::{Expect, Peer, peer_of};
 use crate::options::{MeshOptions, TransportOptions};
 use crate::reset::ResetKey;
@@ -125,13 +127,35 @@ impl Mesh {
     /// endpoint.
     pub fn bind(listen: SocketAddr, tls: Arc<MeshTls>, options: MeshOptions) -> Result<Self, BindError> {
         let socket = udp_socket(listen).map_err(|e| BindError::from_io(listen, e))?;
-        let endpoint = Endpoint::new(
-            endpoint_config(&options)?,
-            Some(server_config(&tls, &options)),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(|e| BindError::from_io(listen, e))?;
+        let socket = TokioRuntime.wrap_udp_socket(socket);
+        let socket = socket.map_err(|e| BindError::from_io(listen, e))?;
+        Self::over(socket, endpoint_config(&options)?, listen, tls, options)
+    }
+
+    /// As [`Self::bind`], but on `datagrams` instead of a UDP socket, and with the random numbers of QUIC (not those of
+    /// TLS) drawn from `seed`: for simulated networks.
+    pub fn on(
+        datagrams: Arc<dyn Datagrams>,
+        seed: [u8; 32],
+        tls: Arc<MeshTls>,
+        options: MeshOptions,
+    ) -> Result<Self, BindError> {
+        let listen = datagrams.local_addr();
+        let mut config = endpoint_config(&options)?;
+        config.rng_seed(Some(seed));
+        Self::over(Arc::new(Adapter(datagrams)), config, listen, tls, options)
+    }
+
+    fn over(
+        socket: Arc<dyn AsyncUdpSocket>,
+        config: EndpointConfig,
+        listen: SocketAddr,
+        tls: Arc<MeshTls>,
+        options: MeshOptions,
+    ) -> Result<Self, BindError> {
+        let server = Some(server_config(&tls, &options));
+        let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+            .map_err(|e| BindError::from_io(listen, e))?;
         let options = Arc::new(options);
         let (queue, accepted) = mpsc::channel(ACCEPT_QUEUE);
         tokio::spawn(accept_loop(endpoint.clone(), options.clone(), queue));
