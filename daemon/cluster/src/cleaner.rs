@@ -18,6 +18,7 @@ use tradewind_wire::clock::Clock;
 use crate::metrics;
 use crate::replica::Replica;
 use crate::replicas::{Key, Replicas};
+use crate::threads;
 
 /// How long a log that could not be compacted is left alone.
 const RETRY: Duration = Duration::from_secs(10 * 60);
@@ -87,7 +88,12 @@ impl Cleaner {
             wake: Condvar::new(),
         });
         let mut threads = Vec::new();
-        for i in 0..options.threads.max(1) {
+        let count = if threads::are_simulated() {
+            0
+        } else {
+            options.threads.max(1)
+        };
+        for i in 0..count {
             let shared = Arc::clone(&shared);
             let builder = std::thread::Builder::new().name(format!("compact-{i}"));
             threads.push(builder.spawn(move || shared.work())?);

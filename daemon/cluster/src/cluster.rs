@@ -33,6 +33,7 @@ use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, St
 use crate::peers::{Own, Pool};
 use crate::replica::{Replica, ReplicaContext};
 use crate::replicas::Replicas;
+use crate::threads;
 
 /// How long handing leaderships over may take.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -377,7 +378,7 @@ impl Cluster {
         inner.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(2), inner.tasks.wait()).await;
         inner.mesh.close().await;
-        let closing = tokio::task::spawn_blocking(move || {
+        let closing = threads::blocking(move || {
             inner.cleaner.stop();
             let clean = inner.replicas.close();
             if let Err(error) = inner.replicas.write_checkpoints(clean) {

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 use tradewind_wire::clock::Clock;
 
 use crate::metrics;
 use crate::replica::Replica;
+use crate::threads;
 
 /// How many fsyncs run side by side.
 const THREADS: usize = 8;
@@ -59,6 +61,8 @@ pub(crate) struct Flusher {
 struct Queue {
     dirty: Mutex<Dirty>,
     wake: Condvar,
+    /// As `wake`, for a simulation's task.
+    woken: Notify,
 }
 
 #[derive(Default)]
@@ -73,6 +77,7 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.dirty.lock().stopped = true;
         self.0.wake.notify_all();
+        self.0.woken.notify_one();
     }
 }
 
@@ -80,7 +85,11 @@ impl Flusher {
     /// Starts the threads.
     pub(crate) fn start(clock: &Arc<dyn Clock>) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        for i in 0..THREADS {
+        if threads::are_simulated() {
+            tokio::spawn(Arc::clone(&queue).work_in_a_task(Arc::clone(clock)));
+        }
+        let threads = if threads::are_simulated() { 0 } else { THREADS };
+        for i in 0..threads {
             let (queue, clock) = (Arc::clone(&queue), Arc::clone(clock));
             std::thread::Builder::new()
                 .name(format!("flush-{i}"))
@@ -107,6 +116,7 @@ impl Queue {
     fn push(&self, replica: Weak<Replica>) {
         self.dirty.lock().replicas.push_back(replica);
         self.wake.notify_one();
+        self.woken.notify_one();
     }
 
     fn work(&self, clock: &dyn Clock) {
@@ -125,17 +135,38 @@ impl Queue {
             };
             let Some(replica) = next.upgrade() else { continue };
             replica.flush_state.begin();
-            let began = clock.monotonic();
-            match replica.log().flush() {
-                Ok(end) => {
-                    metrics::flushed(clock.monotonic().saturating_sub(began));
-                    replica.flushed(end);
+            self.flush(next, &replica, clock);
+        }
+    }
+
+    async fn work_in_a_task(self: Arc<Self>, clock: Arc<dyn Clock>) {
+        loop {
+            let next = self.dirty.lock().replicas.pop_front();
+            let Some(next) = next else {
+                if self.dirty.lock().stopped {
+                    return;
                 }
-                Err(error) => replica.failed(format!("flush: {error}")),
+                self.woken.notified().await;
+                continue;
+            };
+            let Some(replica) = next.upgrade() else { continue };
+            replica.flush_state.begin();
+            tokio::time::sleep(threads::flush_takes(replica.own_node())).await;
+            self.flush(next, &replica, &*clock);
+        }
+    }
+
+    fn flush(&self, next: Weak<Replica>, replica: &Replica, clock: &dyn Clock) {
+        let began = clock.monotonic();
+        match replica.log().flush() {
+            Ok(end) => {
+                metrics::flushed(clock.monotonic().saturating_sub(began));
+                replica.flushed(end);
             }
-            if replica.flush_state.done() {
-                self.push(next);
-            }
+            Err(error) => replica.failed(format!("flush: {error}")),
+        }
+        if replica.flush_state.done() {
+            self.push(next);
         }
     }
 }

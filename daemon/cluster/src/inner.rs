@@ -29,6 +29,7 @@ use crate::replica::Replica;
 use crate::replicas::{Key, Replicas};
 use crate::replicate::follower::{FollowerHost, Lane};
 use crate::replicate::leader::LeaderHost;
+use crate::threads;
 
 /// How many streams carry one follower's partitions of one leader.
 const LANES: u64 = 2;
@@ -188,8 +189,7 @@ impl Inner {
             let inner = Arc::clone(&self);
             let of_image = Arc::clone(&image);
             // Opening logs touches the disk.
-            let reconciling =
-                tokio::task::spawn_blocking(move || inner.replicas.reconcile(&of_image, registered));
+            let reconciling = threads::blocking(move || inner.replicas.reconcile(&of_image, registered));
             if let Ok((touched, gone)) = reconciling.await {
                 for replica in &touched {
                     self.assign_lane(replica);
@@ -237,7 +237,7 @@ impl Inner {
                 () = self.checkpoint_asked.notified() => {}
             }
             let inner = Arc::clone(&self);
-            let work = tokio::task::spawn_blocking(move || {
+            let work = threads::blocking(move || {
                 if let Err(error) = inner.replicas.write_checkpoints(false) {
                     tracing::warn!(%error, "cannot write checkpoints");
                 }
@@ -252,7 +252,7 @@ impl Inner {
         loop {
             let inner = Arc::clone(&self);
             let work = tokio::select! {
-                _ = retention.tick() => tokio::task::spawn_blocking(move || {
+                _ = retention.tick() => threads::blocking(move || {
                     inner.replicas.retain(inner.clock.now_ms());
                 }),
                 _ = flush.tick() => {

@@ -38,6 +38,7 @@ mod replicate;
 mod rpc;
 #[cfg(test)]
 mod test_net;
+pub mod threads;
 
 pub use calls::{CallError, CallHandler};
 pub use cleaner::CleanerOptions;

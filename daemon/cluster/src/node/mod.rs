@@ -28,6 +28,7 @@ use crate::metadata::{Ask, MetadataOptions, Standing, StartError, Timing};
 use crate::metrics;
 use crate::raft::{self, AsyncChanges, Group, GroupOptions, NotTaken, Proposal, Status};
 use crate::rpc::{self, Dialer};
+use crate::threads;
 
 /// How long one attempt to hand a proposal to the controller may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,6 +109,15 @@ pub(crate) async fn start(
 ) -> Result<Handles, StartError> {
     check(&options)?;
     let (ready, is_ready) = oneshot::channel();
+    let ended = || StartError::Options("the metadata thread ended".to_owned());
+    if threads::are_simulated() {
+        tokio::spawn(async move {
+            if let Some(stopped) = run(options, peers, ready).await {
+                let _ = stopped.send(());
+            }
+        });
+        return is_ready.await.unwrap_or_else(|_| Err(ended()));
+    }
     let spawned = std::thread::Builder::new()
         .name("metadata".to_owned())
         .spawn(move || {
@@ -126,9 +136,7 @@ pub(crate) async fn start(
             }
         });
     spawned.map_err(StartError::Thread)?;
-    is_ready
-        .await
-        .unwrap_or_else(|_| Err(StartError::Options("the metadata thread ended".to_owned())))
+    is_ready.await.unwrap_or_else(|_| Err(ended()))
 }
 
 fn check(options: &MetadataOptions) -> Result<(), StartError> {

@@ -26,6 +26,7 @@ use super::types::{
 use crate::apply::{Position, apply};
 use crate::command::{MetaError, Outcome};
 use crate::image::Image;
+use crate::threads;
 
 /// What a proposal came to.
 pub(crate) type Answer = Result<Outcome, MetaError>;
@@ -332,7 +333,7 @@ impl SnapshotFile {
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, StorageError> {
-    let done = tokio::task::spawn_blocking(job).await.map_err(io::Error::other);
+    let done = threads::blocking(job).await.map_err(io::Error::other);
     done.and_then(|result| result)
         .map_err(|error| failure(ErrorVerb::Write, &error))
 }

@@ -7,6 +7,7 @@
 
 mod machine;
 mod network;
+mod runtime;
 mod store;
 mod types;
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tradewind_wire::ids::NodeId;
 
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote, decode, encode};
+use crate::threads;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
@@ -136,7 +137,7 @@ impl LogStore {
         job: impl FnOnce(Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let store = self.clone();
-        tokio::task::spawn_blocking(move || job(store))
+        threads::blocking(move || job(store))
             .await
             .map_err(io::Error::other)?
     }

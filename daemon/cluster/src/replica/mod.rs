@@ -155,6 +155,11 @@ impl Replica {
         &self.log
     }
 
+    /// The daemon that this copy is on.
+    pub(crate) fn own_node(&self) -> NodeId {
+        self.context.own
+    }
+
     /// The high watermark as this daemon knows it.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
