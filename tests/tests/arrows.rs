@@ -30,6 +30,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     // Tests reach daemons through processes and the wire (and measure bare QUIC), never through a daemon's crates.
     ("tests", &["transport", "wire"]),
+    // The simulation replaces what is outside a daemon's cluster half, and runs that half in its own process.
+    ("sim", &["cluster", "log", "transport", "wire"]),
 ];
 
 /// Third-party crates that stay behind one of ours.

@@ -1,0 +1,198 @@
+//! The simulation's command: runs one seed in this process, or many, each in a process of its own.
+//!
+//! A process of its own, because a few things (Tokio's numbering of runtimes, hash tables) would otherwise depend on the
+//! seeds before. A seed that fails is printed with the command that repeats it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+mod disk;
+mod entropy;
+mod host;
+mod net;
+mod oracle;
+mod storm;
+mod trace;
+mod world;
+
+use crate::world::{Plan, run};
+
+/// Simulated clusters under faults, from seeds.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Run only this seed, in this process.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "twice"])]
+    seed: Option<u64>,
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// Run each seed twice and compare.
+    #[arg(long)]
+    twice: bool,
+    /// How long the faults last, in simulated seconds.
+    #[arg(long, default_value_t = 20)]
+    storm: u64,
+    /// How long founding the cluster, and coming back after the storm, may take, in simulated seconds.
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+    /// With --seed: print what happens. Daemons' own logs come with RUST_LOG.
+    #[arg(long, requires = "seed")]
+    verbose: bool,
+    /// With --seed: print every datagram and write, too.
+    #[arg(long, requires = "seed")]
+    everything: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.seed {
+        Some(seed) => one(&args, seed),
+        None => many(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(args: &Args, seed: u64) -> Result<bool> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .without_time()
+            .with_ansi(false)
+            .init();
+    }
+    let panics = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&panics);
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("{panic}");
+        seen.lock()
+            .unwrap_or_else(|p| p.into_inner())
+            .push(panic.to_string());
+    }));
+    let dir = Scratch::new()?;
+    let plan = Plan {
+        seed,
+        storm_ms: args.storm * 1_000,
+        patience_ms: args.patience * 1_000,
+        verbose: args.verbose,
+        everything: args.everything,
+    };
+    let result = run(plan, &dir.0);
+    let panicked = panics.lock().unwrap_or_else(|p| p.into_inner()).first().cloned();
+    if let Some(panicked) = panicked {
+        println!("seed {seed}: FAILED: {panicked}");
+        return Ok(false);
+    }
+    match result {
+        Ok(summary) => {
+            println!("seed {seed}: {summary:?}");
+            Ok(true)
+        }
+        Err(error) => {
+            println!("seed {seed}: FAILED: {error:#}");
+            Ok(false)
+        }
+    }
+}
+
+/// A directory for one run, in memory if possible.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let memory = PathBuf::from("/dev/shm");
+        let base = if memory.is_dir() {
+            memory
+        } else {
+            std::env::temp_dir()
+        };
+        let dir = base.join(format!("tradewind-sim-{}", std::process::id()));
+        // Left by a process of that number that was killed.
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn many(args: &Args) -> Result<bool> {
+    let next = AtomicU64::new(args.from);
+    let end = args.from + args.seeds;
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let work = || -> Result<()> {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= end {
+                    return Ok(());
+                }
+                let (well, said) = child(args, seed)?;
+                let again = if args.twice {
+                    Some(child(args, seed)?.1)
+                } else {
+                    None
+                };
+                print!("{said}");
+                let differs = again.is_some_and(|again| again != said);
+                if differs {
+                    println!("seed {seed}: FAILED: two runs differ");
+                }
+                if !well || differs {
+                    println!(
+                        "repeat with: cargo run -p tradewind-sim --bin sim -- --seed {seed} --storm {} --verbose",
+                        args.storm
+                    );
+                    failed.lock().unwrap_or_else(|p| p.into_inner()).push(seed);
+                }
+            }
+        };
+        let workers: Vec<_> = (0..args.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?)
+    })?;
+    let mut failed = failed.into_inner().unwrap_or_else(|p| p.into_inner());
+    failed.sort_unstable();
+    println!(
+        "{} seeds from {}, {} failed: {failed:?}",
+        args.seeds,
+        args.from,
+        failed.len()
+    );
+    Ok(failed.is_empty())
+}
+
+fn child(args: &Args, seed: u64) -> Result<(bool, String)> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["--seed", &seed.to_string(), "--storm", &args.storm.to_string()])
+        .args(["--patience", &args.patience.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot start a run")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((output.status.success(), said))
+}
