@@ -20,6 +20,8 @@ pub(crate) struct Call<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
+    /// How long the request is, without its header.
+    pub(crate) frame_bytes: usize,
 }
 
 /// Handles one frame.
@@ -62,6 +64,7 @@ async fn route(
         client_id: header.client_id.as_deref().unwrap_or_default(),
         version: header.api_version,
         correlation_id: header.correlation_id,
+        frame_bytes: body.remaining(),
     };
     macro_rules! answer {
         ($handler:path) => {

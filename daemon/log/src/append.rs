@@ -31,7 +31,8 @@ impl Log {
     /// Appends a producer's batch as leader: gives it the next offsets, the epoch, and the time if the topic says so.
     ///
     /// The caller has validated the batch ([`tradewind_wire::batch::validate_client`]). A repeat of one of its producer's
-    /// last five batches is not written again. The batch is in the page cache when this returns, not flushed.
+    /// last five batches is not written again. The batch is in the page cache when this returns, not flushed. The log may
+    /// keep the batch's buffer in memory for a while: a batch that is a small part of it is better copied before.
     pub fn append(&self, mut batch: Batch, leader_epoch: i32) -> Result<Appended, AppendError> {
         let config = self.config();
         check_shape(batch.header())?;
@@ -181,13 +182,13 @@ impl Log {
                 return Err(AppendError::Io(error));
             }
         }
+        let bytes = batches.iter().map(Batch::size).sum();
         for batch in batches {
             let header = batch.header();
-            self.env.tail.push(&self.tail, batch, state.end);
+            self.env.tail.push(&self.tail, batch, state.end, bytes);
             remember(state, batch, now_ms);
             state.end = header.next_offset();
         }
-        let bytes = batches.iter().map(Batch::size).sum();
         state.size += bytes as u64;
         state.unflushed += bytes as u64;
         state.unflushed_since = state.unflushed_since.min(now_ms);

@@ -1,8 +1,8 @@
 //! The newest batches of all logs in memory, within one limit: what followers, mirrors and live consumers read.
 //!
 //! Each log has a [`Tail`], a run of batches without holes up to its end. The [`TailCache`] remembers in which order batches
-//! came in over all logs and drops the oldest beyond the limit. Large batches share the buffer they arrived in; small ones
-//! are copied so that they do not pin a whole request.
+//! came in over all logs and drops the oldest beyond the limit. Batches share the buffer they arrived in, unless so little
+//! is kept of it that a copy costs less memory. Whoever appends sees to it that a batch is not a small part of its buffer.
 //!
 //! Locks: the cache's order is locked before a tail, never the other way round.
 
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tradewind_wire::batch::{BATCH_OVERHEAD, Batch};
+use tradewind_wire::batch::Batch;
 
 use crate::metrics;
 use crate::read::ReadSlice;
 
-/// Batches below this size are copied.
-const COPY_BELOW: usize = 16 << 10;
+/// Appends of fewer bytes are copied: what they arrived in may be a read buffer that is larger.
+const COPY_BELOW: usize = 8 << 10;
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD: usize = 160;
 /// Slices in one answer: what a sender puts into one vectored write, twice over.
@@ -47,13 +47,14 @@ impl TailCache {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Keeps a batch that has just been written at the end of `tail`'s log, which was `end` before.
-    pub(crate) fn push(&self, tail: &Arc<Tail>, batch: &Batch, end: i64) {
+    /// Keeps a batch that has just been written at the end of `tail`'s log, which was `end` before. It was appended
+    /// together with others that share its buffer, `together` bytes in all.
+    pub(crate) fn push(&self, tail: &Arc<Tail>, batch: &Batch, end: i64, together: usize) {
         if self.limit == 0 {
             return;
         }
         let cost = batch.size() + ENTRY_OVERHEAD;
-        let sequence = tail.push(batch, end, cost);
+        let sequence = tail.push(batch, end, cost, together);
         let mut used = self.used.fetch_add(cost, Ordering::Relaxed) + cost;
         let mut order = self.order.lock();
         order.push_back((Arc::clone(tail), sequence));
@@ -103,25 +104,27 @@ struct Entry {
     sequence: u64,
     cost: usize,
     size: usize,
-    /// A small batch whole, or a header.
+    /// The whole batch, or its header if that was changed since the batch arrived.
     head: Bytes,
-    /// The payload of a large batch.
+    /// The payload, if it is not in `head`.
     body: Option<Bytes>,
 }
 
 impl Tail {
-    fn push(&self, batch: &Batch, end: i64, cost: usize) -> u64 {
-        let header = batch.header_bytes();
-        let payload = batch.payload();
-        let (head, body) = if batch.size() < COPY_BELOW {
-            let mut whole = Vec::with_capacity(batch.size());
-            whole.extend_from_slice(&header);
-            whole.extend_from_slice(&payload);
-            (Bytes::from(whole), None)
-        } else {
-            (Bytes::copy_from_slice(&header), Some(payload))
+    fn push(&self, batch: &Batch, end: i64, cost: usize, together: usize) -> u64 {
+        let (head, body) = match batch.received() {
+            Some(received) if together >= COPY_BELOW => (received, None),
+            _ if together >= COPY_BELOW => (
+                Bytes::copy_from_slice(&batch.header_bytes()),
+                Some(batch.payload()),
+            ),
+            _ => {
+                let mut whole = Vec::with_capacity(batch.size());
+                whole.extend_from_slice(&batch.header_bytes());
+                whole.extend_from_slice(&batch.payload());
+                (Bytes::from(whole), None)
+            }
         };
-        debug_assert_eq!(header.len(), BATCH_OVERHEAD);
         let mut run = self.run.lock();
         if run.entries.is_empty() {
             run.complete_from = end;
@@ -191,5 +194,56 @@ impl Tail {
     pub(crate) fn clear(&self) -> usize {
         let mut run = self.run.lock();
         run.entries.drain(..).map(|e| e.cost).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_wire::batch::{BatchBuilder, TimestampType, split};
+    use tradewind_wire::compression::Codec;
+
+    use super::*;
+
+    fn batch(value: usize) -> Bytes {
+        let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
+        builder.append(1, None, Some(&vec![b'v'; value]), &[]);
+        builder.build()
+    }
+
+    /// Whether `part` lies within the memory of `whole`.
+    fn shares(part: &Bytes, whole: &Bytes) -> bool {
+        whole.as_ptr_range().contains(&part.as_ptr())
+    }
+
+    #[test]
+    fn what_fills_the_buffer_it_came_in_is_kept_in_it_and_a_little_is_copied() {
+        let cache = TailCache::default();
+        let frame = Bytes::from(vec![batch(5_000); 3].concat());
+        for (together, is_shared) in [(frame.len(), true), (COPY_BELOW - 1, false)] {
+            let tail = Arc::new(Tail::default());
+            for (offset, mut batch) in (0..).zip(split(frame.clone()).map(Result::unwrap)) {
+                batch.set_base_offset(offset);
+                cache.push(&tail, &batch, offset, together);
+            }
+            let slice = tail.read(0, usize::MAX, 3).unwrap();
+            assert_eq!(slice.next_offset, 3);
+            let body = slice.records.last().unwrap();
+            assert_eq!(shares(body, &frame), is_shared, "together {together}");
+            let mut whole = Bytes::from(slice.records.concat());
+            for offset in 0..3 {
+                let read = Batch::split_off_front(&mut whole).unwrap().unwrap();
+                assert_eq!((read.header().base_offset, read.check_crc()), (offset, Ok(())));
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_whose_header_was_not_changed_is_one_slice() {
+        let cache = TailCache::default();
+        let (tail, frame) = (Arc::new(Tail::default()), batch(COPY_BELOW));
+        cache.push(&tail, &Batch::parse(frame.clone()).unwrap(), 0, frame.len());
+        let slice = tail.read(0, usize::MAX, 1).unwrap();
+        assert_eq!(slice.records, std::slice::from_ref(&frame));
+        assert!(shares(&slice.records[0], &frame));
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: ProduceRequ
         let rules = topic.ok().map(|topic| TopicRules::of(broker.cluster(), topic));
         let mut partitions = Vec::with_capacity(data.partition_data.len().min(1_000));
         for part in data.partition_data {
-            let bytes = part.records.to_bytes();
+            let bytes = apart(part.records.to_bytes(), call.frame_bytes);
             let appended = match (topic, &rules) {
                 (Ok(topic), Some(rules)) => {
                     let target = Target {
@@ -109,6 +109,18 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: ProduceRequ
     } else {
         finish.await
     }
+}
+
+/// Batches that are less than this part of their request are copied out of it: the log keeps the newest batches in memory,
+/// and a small one would keep the whole request there.
+const PART_OF_FRAME: usize = 8;
+
+/// The records of one partition, in a buffer of their own if they are a small part of a request of `frame_bytes`.
+fn apart(records: Bytes, frame_bytes: usize) -> Bytes {
+    if records.len() >= frame_bytes / PART_OF_FRAME {
+        return records;
+    }
+    Bytes::copy_from_slice(&records)
 }
 
 /// With acks=0 there is nobody to tell of an error, except by closing the connection: then the client looks for the
@@ -307,4 +319,19 @@ fn name_leaders(responses: &[TopicProduceResponse], image: &Image, listener: &st
         port,
         rack,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_part_of_a_request_is_copied_out_of_it() {
+        let frame = Bytes::from(vec![7; 8_000]);
+        let (large, small) = (frame.slice(..1_000), frame.slice(..999));
+        assert_eq!(apart(large, frame.len()).as_ptr(), frame.as_ptr());
+        let copied = apart(small.clone(), frame.len());
+        assert_eq!(copied, small);
+        assert_ne!(copied.as_ptr(), frame.as_ptr());
+    }
 }

@@ -342,12 +342,17 @@ impl Batch {
         self.bytes.slice(BATCH_OVERHEAD..)
     }
 
+    /// The buffer that the batch was received in, if its header is unchanged since.
+    pub fn received(&self) -> Option<Bytes> {
+        (self.bytes[..BATCH_OVERHEAD] == self.header_bytes()).then(|| self.bytes.clone())
+    }
+
     /// The whole batch in one buffer: the received one if the header is unchanged, else a copy.
     pub fn to_bytes(&self) -> Bytes {
-        let header = self.header_bytes();
-        if self.bytes[..BATCH_OVERHEAD] == header {
-            return self.bytes.clone();
+        if let Some(received) = self.received() {
+            return received;
         }
+        let header = self.header_bytes();
         let mut out = Vec::with_capacity(self.bytes.len());
         out.extend_from_slice(&header);
         out.extend_from_slice(&self.bytes[BATCH_OVERHEAD..]);
