@@ -4,9 +4,14 @@
 //! session's log where its cursor stands, when the session is marked ready. A session belongs to one leader epoch and
 //! ends with it. For a mirror of another cluster the same, but only up to the high watermark, and its acknowledgements
 //! move nothing here.
+//!
+//! Every frame of records tells the watermark. One that moves while there is nothing else to send waits a moment
+//! ([`MARK_DELAY`]): under load the next records carry it, and a frame, a wake-up and an acknowledgement are spared.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +26,9 @@ use crate::replica::{LeaderView, Replica, ReplicaError};
 
 /// At most this much record data in one frame.
 pub(crate) const PUSH_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a follower is not told of a watermark that moves without records. Only those who read at followers see it.
+const MARK_DELAY: Duration = Duration::from_millis(5);
 
 /// At most this many sessions on one stream.
 const SESSIONS_MAX: usize = 200_000;
@@ -66,22 +74,72 @@ pub(crate) async fn serve(host: Arc<dyn LeaderHost>, reader: Reader, mut tx: Fra
         }
     };
     let sending = async {
+        let mut late = Late::default();
         loop {
-            stream.signal.woken().await;
-            for handle in stream.signal.take() {
-                if let Some((frame, batches)) = stream.next_frame(handle) {
-                    stream.signal.mark(handle);
-                    let mut parts = vec![frame];
-                    parts.extend(batches);
-                    if tx.send(&parts).await.is_err() {
-                        return;
+            tokio::select! {
+                () = stream.signal.woken() => {}
+                () = late.due() => {
+                    for handle in late.take() {
+                        stream.late_is_due(handle);
+                        stream.signal.mark(handle);
                     }
+                }
+            }
+            for handle in stream.signal.take() {
+                match stream.next_frame(handle) {
+                    Next::Frame(frame, batches) => {
+                        stream.signal.mark(handle);
+                        let mut parts = vec![frame];
+                        parts.extend(batches);
+                        if tx.send(&parts).await.is_err() {
+                            return;
+                        }
+                    }
+                    Next::Later => late.add(handle),
+                    Next::Nothing => {}
                 }
             }
         }
     };
     tokio::select! { () = receiving => {}, () = sending => {} }
     stream.close();
+}
+
+/// What a session has to say.
+enum Next {
+    /// A frame's head, and the batches behind it.
+    Frame(Bytes, Vec<Bytes>),
+    /// A watermark, which waits for records to travel with. Said once until it is due.
+    Later,
+    Nothing,
+}
+
+/// The sessions whose watermark waits, and when the first of them has waited enough.
+#[derive(Default)]
+struct Late {
+    handles: Vec<u32>,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Late {
+    fn add(&mut self, handle: u32) {
+        self.handles.push(handle);
+        self.timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(MARK_DELAY)));
+    }
+
+    /// Waits until [`Self::take`] is to be called, for ever if nothing waits. Cancel-safe.
+    async fn due(&mut self) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self) -> Vec<u32> {
+        self.timer = None;
+        std::mem::take(&mut self.handles)
+    }
 }
 
 struct Stream {
@@ -97,7 +155,19 @@ struct Session {
     epoch: i32,
     cursor: i64,
     told: Option<(i64, i64)>,
+    mark: LateMark,
     reply: Option<Push>,
+}
+
+/// Where a watermark stands that moved without records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LateMark {
+    /// There is none.
+    None,
+    /// It waits.
+    Waiting,
+    /// It has waited long enough.
+    Due,
 }
 
 impl Stream {
@@ -127,6 +197,7 @@ impl Stream {
                     epoch: view.epoch,
                     cursor,
                     told: None,
+                    mark: LateMark::None,
                     reply: Some(Push::Match {
                         handle: start.handle,
                         mark,
@@ -138,6 +209,7 @@ impl Stream {
                 epoch: 0,
                 cursor: 0,
                 told: None,
+                mark: LateMark::None,
                 reply: Some(reply),
             },
         };
@@ -228,16 +300,20 @@ impl Stream {
     }
 
     /// What the session has to say next, if anything. A frame that ends it also forgets it.
-    fn next_frame(&self, handle: u32) -> Option<(Bytes, Vec<Bytes>)> {
+    fn next_frame(&self, handle: u32) -> Next {
         let mut sessions = self.sessions.lock();
-        let session = sessions.get_mut(&handle)?;
+        let Some(session) = sessions.get_mut(&handle) else {
+            return Next::Nothing;
+        };
         if let Some(reply) = session.reply.take() {
             if session.replica.is_none() {
                 sessions.remove(&handle);
             }
-            return Some((reply.encode_head(), Vec::new()));
+            return Next::Frame(reply.encode_head(), Vec::new());
         }
-        let replica = session.replica.clone()?;
+        let Some(replica) = session.replica.clone() else {
+            return Next::Nothing;
+        };
         let step = match replica.leader(Some(session.epoch)) {
             Ok(view) => self.step(handle, session, &replica, &view),
             Err(error) => Err(Push::Refused {
@@ -249,8 +325,17 @@ impl Stream {
         step.unwrap_or_else(|last| {
             sessions.remove(&handle);
             replica.subscribers.remove(&self.signal, handle);
-            Some((last.encode_head(), Vec::new()))
+            Next::Frame(last.encode_head(), Vec::new())
         })
+    }
+
+    /// A watermark of this session has waited long enough.
+    fn late_is_due(&self, handle: u32) {
+        if let Some(session) = self.sessions.lock().get_mut(&handle)
+            && session.mark == LateMark::Waiting
+        {
+            session.mark = LateMark::Due;
+        }
     }
 
     fn step(
@@ -259,7 +344,11 @@ impl Stream {
         session: &mut Session,
         replica: &Replica,
         view: &LeaderView,
-    ) -> Result<Option<(Bytes, Vec<Bytes>)>, Push> {
+    ) -> Result<Next, Push> {
+        let is_due = session.mark == LateMark::Due;
+        if is_due {
+            session.mark = LateMark::None;
+        }
         let mark = self.mark(view);
         let up_to = if self.reader == Reader::Mirror {
             view.high_watermark
@@ -289,14 +378,30 @@ impl Stream {
                     batches: Bytes::new(),
                 }
                 .encode_head();
-                return Ok(Some((head, slice.records)));
+                return Ok(Next::Frame(head, slice.records));
             }
         }
-        if session.told != Some((view.high_watermark, view.log_start)) {
-            session.told = Some((view.high_watermark, view.log_start));
-            return Ok(Some((Push::Watermark { handle, mark }.encode_head(), Vec::new())));
+        let told = Some((view.high_watermark, view.log_start));
+        if session.told == told {
+            return Ok(Next::Nothing);
         }
-        Ok(None)
+        // A new log start goes out at once: somebody waits until every copy has it. So does what a mirror is told, whose
+        // records come no earlier than their watermark.
+        let may_wait = matches!(self.reader, Reader::Follower(_))
+            && session
+                .told
+                .is_some_and(|(_, log_start)| log_start == view.log_start);
+        if may_wait && !is_due {
+            return Ok(match std::mem::replace(&mut session.mark, LateMark::Waiting) {
+                LateMark::Waiting => Next::Nothing,
+                _ => Next::Later,
+            });
+        }
+        session.told = told;
+        Ok(Next::Frame(
+            Push::Watermark { handle, mark }.encode_head(),
+            Vec::new(),
+        ))
     }
 
     fn mark(&self, view: &LeaderView) -> Mark {
@@ -323,5 +428,21 @@ fn refusal(error: &ReplicaError) -> Refusal {
         ReplicaError::UnknownEpoch { .. } => Refusal::UnknownEpoch,
         ReplicaError::NotLeader { .. } => Refusal::NotLeader,
         _ => Refusal::Storage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn watermarks_that_wait_become_due_together_and_then_nothing_is() {
+        let mut late = Late::default();
+        late.add(7);
+        late.add(8);
+        late.due().await;
+        assert_eq!(late.take(), [7, 8]);
+        let again = tokio::time::timeout(2 * MARK_DELAY, late.due()).await;
+        assert!(again.is_err(), "nothing waits");
     }
 }
