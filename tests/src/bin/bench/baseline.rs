@@ -1,9 +1,11 @@
-//! What the machine can do without us: writing a file, and QUIC over loopback.
+//! What the machine can do without us: writing a file, and TCP and QUIC over loopback.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -37,6 +39,27 @@ fn write(folder: &Path, bytes: u64, flush_each: bool) -> Result<f64> {
     let rate = bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
     std::fs::remove_file(path)?;
     Ok(rate)
+}
+
+/// Sends `bytes` over one TCP connection within this process, each byte copied into the kernel and out of it; MB/s.
+pub(crate) fn loopback_tcp(bytes: u64) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut sender = TcpStream::connect(listener.local_addr()?)?;
+    let (mut receiver, _) = listener.accept()?;
+    let began = Instant::now();
+    let sending = thread::spawn(move || -> Result<()> {
+        let chunk = vec![0x5a; CHUNK];
+        for _ in 0..bytes.div_ceil(CHUNK as u64) {
+            sender.write_all(&chunk)?;
+        }
+        Ok(())
+    });
+    let mut chunk = vec![0; CHUNK];
+    while receiver.read(&mut chunk)? > 0 {}
+    sending
+        .join()
+        .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    Ok(bytes as f64 / 1e6 / began.elapsed().as_secs_f64())
 }
 
 /// Sends `bytes` over one stream between two of our endpoints in this process; MB/s.

@@ -17,6 +17,19 @@ pub(crate) struct Produced {
     pub(crate) megabytes: f64,
     pub(crate) p50_ms: u64,
     pub(crate) p99_ms: u64,
+    pub(crate) p999_ms: u64,
+}
+
+/// What the producer test is to do.
+pub(crate) struct Load {
+    pub(crate) records: u64,
+    pub(crate) record_bytes: u64,
+    /// Records a second; as fast as it goes if absent.
+    pub(crate) rate: Option<u64>,
+    /// Records at the beginning that are sent and not counted.
+    pub(crate) uncounted: u64,
+    /// `key=value` settings of the producer.
+    pub(crate) properties: Vec<String>,
 }
 
 /// What the latency test said.
@@ -77,6 +90,7 @@ impl Java {
         replicas: u32,
         flush_messages: &str,
     ) -> Result<()> {
+        let in_sync = format!("min.insync.replicas={}", replicas.min(2));
         let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
         let flush = format!("flush.messages={flush_messages}");
         self.run(
@@ -92,7 +106,7 @@ impl Java {
                 "--replication-factor",
                 &replicas,
                 "--config",
-                "min.insync.replicas=2",
+                &in_sync,
                 "--config",
                 &flush,
             ],
@@ -102,33 +116,49 @@ impl Java {
 
     /// Produces as fast as it goes with acks=all and the client's other defaults.
     pub(crate) fn produce(&self, bootstrap: &str, topic: &str, records: u64, size: u64) -> Result<Produced> {
-        let (records, size) = (records.to_string(), size.to_string());
-        let servers = format!("bootstrap.servers={bootstrap}");
-        let text = self.run(
-            "org.apache.kafka.tools.ProducerPerformance",
-            &[
-                "--topic",
-                topic,
-                "--num-records",
-                &records,
-                "--record-size",
-                &size,
-                "--throughput",
-                "-1",
-                "--producer-props",
-                &servers,
-                "acks=all",
-            ],
-        )?;
+        let load = Load {
+            records,
+            record_bytes: size,
+            rate: None,
+            uncounted: 0,
+            properties: vec!["acks=all".to_owned()],
+        };
+        self.load(bootstrap, topic, &load)
+    }
+
+    /// Runs the producer test.
+    pub(crate) fn load(&self, bootstrap: &str, topic: &str, load: &Load) -> Result<Produced> {
+        let (records, size) = (load.records.to_string(), load.record_bytes.to_string());
+        let rate = load.rate.map_or_else(|| "-1".to_owned(), |rate| rate.to_string());
+        let (servers, uncounted) = (
+            format!("bootstrap.servers={bootstrap}"),
+            load.uncounted.to_string(),
+        );
+        let mut arguments = vec![
+            "--topic",
+            topic,
+            "--num-records",
+            &records,
+            "--record-size",
+            &size,
+        ];
+        arguments.extend(["--throughput", &rate]);
+        if load.uncounted > 0 {
+            arguments.extend(["--warmup-records", &uncounted]);
+        }
+        arguments.extend(["--producer-props", &servers]);
+        arguments.extend(load.properties.iter().map(String::as_str));
+        let text = self.run("org.apache.kafka.tools.ProducerPerformance", &arguments)?;
         let last = text
             .lines()
-            .rfind(|line| line.contains("99th"))
+            .rfind(|line| line.contains("99.9th"))
             .context("no summary")?;
         Ok(Produced {
             records: before(last, " records/sec")?,
             megabytes: before(last, " MB/sec")? * 1.048_576,
             p50_ms: before(last, " ms 50th")? as u64,
             p99_ms: before(last, " ms 99th")? as u64,
+            p999_ms: before(last, " ms 99.9th")? as u64,
         })
     }
 

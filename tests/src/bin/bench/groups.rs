@@ -128,8 +128,9 @@ fn start(java: &Java, name: &str, folder: &Path) -> Result<Box<dyn System>> {
         "tradewind" => Box::new(Tradewind::start_with(
             folder,
             "[topic_defaults]\n\"group.initial.rebalance.delay.ms\" = 0\n",
+            3,
         )?),
-        _ => Box::new(Apache::start(java, folder)?),
+        _ => Box::new(Apache::start(java, folder, 3)?),
     })
 }
 

@@ -4,7 +4,8 @@
 //! cargo run --release -p tradewind-tests --bin bench -- [--bytes N] [--rounds N] [--json FILE]
 //! ```
 //!
-//! `bench groups` measures how long many groups take to settle (`groups.rs`).
+//! `bench cells` measures twelve named cells, with latencies at half load (`cells.rs`); `bench groups` how long many groups
+//! take to settle (`groups.rs`).
 //!
 //! Two systems never run at the same time: they take turns, `--rounds` times, with the same client program (Apache
 //! Kafka's `kafka-producer-perf-test` and end-to-end latency test) and the same topic (6 partitions, 3 replicas). Both
@@ -14,6 +15,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
 mod baseline;
+mod cells;
 mod clients;
 mod groups;
 mod mirror;
@@ -40,6 +42,9 @@ struct Options {
 fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() == Some("groups") {
         return groups::run(std::env::args().skip(2));
+    }
+    if std::env::args().nth(1).as_deref() == Some("cells") {
+        return cells::run(std::env::args().skip(2));
     }
     let options = options()?;
     let folder = tempfile::tempdir()?;
@@ -98,8 +103,8 @@ fn produce(options: &Options, folder: &std::path::Path, figures: &mut Map<String
         for name in ["tradewind", "apache"] {
             let place = folder.join(format!("{name}-{round}"));
             let system: Box<dyn System> = match name {
-                "tradewind" => Box::new(Tradewind::start(&place)?),
-                _ => Box::new(Apache::start(&java, &place)?),
+                "tradewind" => Box::new(Tradewind::start_with(&place, "", 3)?),
+                _ => Box::new(Apache::start(&java, &place, 3)?),
             };
             let idle = system.idle_bytes()?;
             println!(

@@ -1,4 +1,4 @@
-//! The two systems that take turns: three daemons of ours, three brokers of Apache Kafka.
+//! The two systems that take turns: daemons of ours, and as many brokers of Apache Kafka.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use tradewind_tests::{Cluster, ports, wait};
 use crate::clients::Java;
 use crate::process;
 
-/// A running system of three.
+/// A running system.
 pub(crate) trait System {
     fn bootstrap(&self) -> String;
     fn pids(&self) -> Vec<u32>;
@@ -32,21 +32,17 @@ pub(crate) trait System {
     }
 }
 
-/// Three daemons.
+/// Our daemons.
 pub(crate) struct Tradewind {
     cluster: Cluster,
     start_seconds: f64,
 }
 
 impl Tradewind {
-    pub(crate) fn start(folder: &Path) -> Result<Self> {
-        Self::start_with(folder, "")
-    }
-
-    /// A cluster with further lines in its configuration files.
-    pub(crate) fn start_with(folder: &Path, config: &str) -> Result<Self> {
+    /// A cluster of so many daemons, with further lines in their configuration files.
+    pub(crate) fn start_with(folder: &Path, config: &str, daemons: u32) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut cluster = Cluster::prepare(folder, "bench", 3)?;
+        let mut cluster = Cluster::prepare(folder, "bench", i32::try_from(daemons)?)?;
         cluster.configure(config)?;
         let began = Instant::now();
         cluster.start_all()?;
@@ -75,7 +71,7 @@ impl System for Tradewind {
     }
 }
 
-/// Three brokers, each also a controller.
+/// Brokers, each also a controller.
 pub(crate) struct Apache {
     brokers: Vec<Child>,
     bootstrap: String,
@@ -83,8 +79,9 @@ pub(crate) struct Apache {
 }
 
 impl Apache {
-    pub(crate) fn start(java: &Java, folder: &Path) -> Result<Self> {
-        let ports: Vec<[u16; 2]> = (0..3)
+    /// So many brokers with nothing in them.
+    pub(crate) fn start(java: &Java, folder: &Path, brokers: u32) -> Result<Self> {
+        let ports: Vec<[u16; 2]> = (0..brokers)
             .map(|_| [ports::free().port(), ports::free().port()])
             .collect();
         let voters: Vec<String> = ports
@@ -145,14 +142,15 @@ impl Apache {
 }
 
 fn properties(id: usize, kafka: u16, controller: u16, voters: &str, place: &Path) -> String {
+    let copies = voters.split(',').count();
     format!(
         "process.roles=broker,controller\nnode.id={id}\n\
          listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}\n\
          advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}\ncontroller.listener.names=CONTROLLER\n\
          controller.quorum.voters={voters}\n\
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}/data\n\
-         offsets.topic.replication.factor=3\ntransaction.state.log.replication.factor=3\n\
-         share.coordinator.state.topic.replication.factor=3\ngroup.initial.rebalance.delay.ms=0\n",
+         offsets.topic.replication.factor={copies}\ntransaction.state.log.replication.factor={copies}\n\
+         share.coordinator.state.topic.replication.factor={copies}\ngroup.initial.rebalance.delay.ms=0\n",
         place.display()
     )
 }
