@@ -61,6 +61,45 @@ async fn one_daemon_appends_commits_and_reads() {
     cluster.stop().await;
 }
 
+/// With nothing appended elsewhere, the flusher takes what is due in its order: when a later append is flushed, an earlier one
+/// that is not would have been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_messages_and_flush_ms_say_when_records_are_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = Nodes::new(dir.path(), 1);
+    let cluster = nodes.start(1).await;
+    cluster.join().await.unwrap();
+    let never = i64::MAX.to_string();
+    let topic = async |name: &str, messages: &str, ms: &str| {
+        let mut topic = CreateTopic::new(name, TopicId::random(&**cluster.rng()), 1, 1);
+        let configs = [("flush.messages", messages), ("flush.ms", ms)];
+        topic.configs = configs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let id = propose(&cluster, topic).await;
+        leader_of(std::slice::from_ref(&cluster), id).await
+    };
+    let by_count = topic("count", "3", &never).await;
+    let by_age = topic("age", &never, "200").await;
+    let left = topic("left", &never, &never).await;
+    let each = topic("each", "1", &never).await;
+    let appended = |replica: &Replica| replica.append(one("x"), 1).unwrap();
+    let flushed = |replica: &Replica| replica.log().flushed_end();
+    appended(&left);
+    for _ in 0..2 {
+        appended(&by_count);
+    }
+    appended(&each);
+    until("each append is flushed", || flushed(&each) == 1).await;
+    assert_eq!((flushed(&by_count), flushed(&left)), (0, 0));
+    appended(&by_count);
+    until("three are enough", || flushed(&by_count) == 3).await;
+    appended(&by_age);
+    until("it has waited for long enough", || flushed(&by_age) == 1).await;
+    assert_eq!(flushed(&left), 0, "the operating system does it");
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_daemons_replicate_and_hand_over() {
     let dir = tempfile::tempdir().unwrap();
@@ -203,6 +242,10 @@ impl Nodes {
 
 async fn create(cluster: &Cluster, name: &str, replication_factor: i16) -> TopicId {
     let topic = CreateTopic::new(name, TopicId::random(&**cluster.rng()), 1, replication_factor);
+    propose(cluster, topic).await
+}
+
+async fn propose(cluster: &Cluster, topic: CreateTopic) -> TopicId {
     match cluster
         .propose(Command::CreateTopic(topic), DEADLINE)
         .await
@@ -228,10 +271,14 @@ async fn leader_of(clusters: &[Cluster], topic: TopicId) -> Arc<Replica> {
     find().unwrap()
 }
 
-async fn append(replica: &Replica, value: &str) {
+fn one(value: &str) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
     builder.append(1, None, Some(value.as_bytes()), &[]);
-    let batch = Batch::parse(builder.build()).unwrap();
+    Batch::parse(builder.build()).unwrap()
+}
+
+async fn append(replica: &Replica, value: &str) {
+    let batch = one(value);
     let tried = tokio::time::Instant::now();
     loop {
         // A new leader has to see its followers first.

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use tradewind_tests::wait;
+use tradewind_wire::batch::{BatchBuilder, TimestampType};
+use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::alter_configs;
 use tradewind_wire::messages::describe_configs::{
@@ -12,7 +15,7 @@ use tradewind_wire::messages::describe_configs::{
 use tradewind_wire::messages::incremental_alter_configs::{AlterConfigsResource, AlterableConfig};
 use tradewind_wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 
-use crate::support::{SOON, Topic, brokers, error, is_oracle, kafka, unique};
+use crate::support::{SOON, Topic, brokers, error, is_oracle, kafka, now, unique};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -352,5 +355,48 @@ fn check_18_the_configurations_of_a_topic_have_kafkas_names_and_defaults() -> Re
             "{name}"
         );
     }
+    Ok(())
+}
+
+/// A batch of one record of about this size and with this time.
+fn sized(size: usize, time: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
+    builder.append(time, None, Some(&vec![b'x'; size]), &[]).build()
+}
+
+#[test]
+fn check_18_retention_ms_deletes_segments_of_old_records() -> Result<()> {
+    let mut topic = Topic::new("retentionms", &[("retention.ms", "60000")])?;
+    let mut kept = Topic::new("kept", &[("retention.ms", "-1")])?;
+    for age in [900_000, 800_000, 700_000] {
+        topic.append(sized(10, now() - age))?;
+        kept.append(sized(10, now() - age))?;
+    }
+    wait::until_true("the old records are gone", SOON, || {
+        Ok(topic.list_offsets(-2)?.offset == 3)
+    })?;
+    let below = topic.fetch(2)?;
+    assert_eq!(error(below.error_code), ErrorCode::OffsetOutOfRange);
+    assert_eq!(topic.append(sized(10, now()))?, 3, "the offsets go on");
+    assert_eq!(kept.list_offsets(-2)?.offset, 0, "-1 keeps everything");
+    Ok(())
+}
+
+#[test]
+fn check_18_retention_bytes_deletes_the_oldest_segments() -> Result<()> {
+    let configs = [
+        ("segment.bytes", "1048576"),
+        ("retention.bytes", "1500000"),
+        ("retention.ms", "-1"),
+    ];
+    let mut topic = Topic::new("retentionbytes", &configs)?;
+    // A segment holds one: without the oldest two there would be less than is to be kept.
+    for _ in 0..4 {
+        topic.append(sized(700_000, now()))?;
+    }
+    wait::until_true("the oldest record is gone", SOON, || {
+        Ok(topic.list_offsets(-2)?.offset == 1)
+    })?;
+    assert_eq!(topic.list_offsets(-1)?.offset, 4);
     Ok(())
 }

@@ -33,6 +33,7 @@ pub(crate) const SETTINGS: &str = "[topic_defaults]\n\
      \"group.max.size\" = 8\n\
      \"group.min.session.timeout.ms\" = 1000\n\
      \"log.cleaner.backoff.ms\" = 200\n\
+     \"log.retention.check.interval.ms\" = 500\n\
      \"offsets.retention.check.interval.ms\" = 500\n\
      \"replica.selector.class\" = \"rack-aware\"\n";
 

@@ -37,7 +37,7 @@ pub(crate) enum ConfigCommand {
     },
     /// Change settings in a cluster; those that are not named stay as they are.
     #[command(
-        after_help = "Example:\n  tradewind config alter --topic orders --set retention.ms=3600000 --unset segment.ms\n  tradewind config alter --broker-defaults --set log.cleaner.threads=2 --validate-only"
+        after_help = "Example:\n  tradewind config alter --topic orders --set retention.ms=3600000 --unset segment.ms\n  tradewind config alter --broker-defaults --set log.retention.ms=86400000 --validate-only"
     )]
     Alter {
         #[command(flatten)]
