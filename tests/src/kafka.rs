@@ -386,28 +386,12 @@ impl Kafka {
 
     /// Every record from `from` up to the high watermark, CRCs checked.
     pub fn records(&mut self, topic: &str, partition: i32, from: i64) -> Result<Vec<Record>> {
-        let mut all = Vec::new();
-        for batch in self.batches(topic, partition, from)? {
-            batch.check_crc()?;
-            for record in batch.records(ANSWER_BYTES)?.iter() {
-                let record = record?;
-                if record.offset < from {
-                    continue;
-                }
-                let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-                all.push(Record {
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    key: record.key.map(copy),
-                    value: record.value.map(copy),
-                    headers: record
-                        .headers
-                        .map(|(name, value)| (copy(name), value.map(copy)))
-                        .collect(),
-                });
-            }
-        }
-        Ok(all)
+        unpacked(&self.batches(topic, partition, from)?, from)
+    }
+
+    /// The records of one fetch at `from`, CRCs checked.
+    pub fn records_at(&mut self, topic: &str, partition: i32, from: i64) -> Result<Vec<Record>> {
+        unpacked(&self.fetch(topic, partition, from)?.0, from)
     }
 
     /// The partition's high watermark.
@@ -504,6 +488,32 @@ impl Kafka {
         good(found.error_code)?;
         Ok(format!("{}:{}", &*found.host, found.port).parse()?)
     }
+}
+
+/// The records of some batches at or above `from`.
+fn unpacked(batches: &[Batch], from: i64) -> Result<Vec<Record>> {
+    let mut all = Vec::new();
+    for batch in batches {
+        batch.check_crc()?;
+        for record in batch.records(ANSWER_BYTES)?.iter() {
+            let record = record?;
+            if record.offset < from {
+                continue;
+            }
+            let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+            all.push(Record {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.map(copy),
+                value: record.value.map(copy),
+                headers: record
+                    .headers
+                    .map(|(name, value)| (copy(name), value.map(copy)))
+                    .collect(),
+            });
+        }
+    }
+    Ok(all)
 }
 
 fn good(code: i16) -> Result<(), Refused> {

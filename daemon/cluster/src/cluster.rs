@@ -191,6 +191,7 @@ impl Cluster {
             recovery: Mutex::new(Recovery {
                 clean_stop,
                 damaged: recovered.damaged,
+                suspect: recovered.suspect,
             }),
             in_sync: Arc::default(),
             in_touch,
@@ -241,6 +242,8 @@ impl Cluster {
         let index = u64::try_from(epoch).unwrap_or_default();
         let mut reconciled = inner.reconciled.subscribe();
         let _ = reconciled.wait_for(|seen| *seen >= index).await;
+        let suspect = std::mem::take(&mut inner.recovery.lock().suspect);
+        inner.replicas.told(&suspect);
         Ok(epoch)
     }
 

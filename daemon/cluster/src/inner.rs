@@ -76,6 +76,8 @@ pub(crate) struct Inner {
 pub(crate) struct Recovery {
     pub(crate) clean_stop: bool,
     pub(crate) damaged: Vec<Key>,
+    /// Replicas whose logs remember it until the registration is applied.
+    pub(crate) suspect: Vec<Key>,
 }
 
 impl Inner {

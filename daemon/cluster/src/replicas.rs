@@ -3,7 +3,7 @@
 //! [`Replicas`] only knows what is here; who leads what comes from the image. Nothing on disk is judged (deleted or set
 //! aside) before this daemon's registration is applied, because an old image may not know a new topic.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,8 @@ struct Seen {
 pub(crate) struct RecoveryReport {
     /// Replicas that are short or damaged.
     pub(crate) damaged: Vec<Key>,
+    /// Those, and the ones that have lost no more than was never acknowledged.
+    pub(crate) suspect: Vec<Key>,
     /// How many logs were opened.
     pub(crate) logs: usize,
     /// Bytes of torn tails that were cut.
@@ -95,16 +97,24 @@ impl Replicas {
         self.hints.lock().clean
     }
 
-    /// Opens every log of the data directory, cutting torn tails.
+    /// Opens every log of the data directory, cutting torn tails, and those that the checkpoints know and the directory
+    /// does not: a replica whose files are gone must not pass for one that never had any.
     pub(crate) fn recover(&self, image: &Image) -> Result<RecoveryReport, DataDirError> {
         let mut report = RecoveryReport::default();
-        for key in self.data_dir.partitions()? {
-            let config = self.log_config(image, image.topic_by_id(key.0).map(Arc::as_ref));
-            match self.open(key, config) {
+        let mut keys = BTreeSet::from_iter(self.data_dir.partitions()?);
+        keys.extend(self.hints.lock().partitions.keys());
+        for key in keys {
+            let topic = image.topic_by_id(key.0).map(Arc::as_ref);
+            match self.open(key, self.log_config(image, topic)) {
                 Ok((log, recovered)) => {
                     report.logs += 1;
                     report.truncated_bytes += recovered.truncated_bytes;
-                    if recovered.damaged {
+                    if recovered.damaged || recovered.unflushed_lost {
+                        report.suspect.push(key);
+                    }
+                    // Where every append is flushed, nothing that was not flushed has been acknowledged.
+                    let flushed = topic.is_some_and(|topic| self.settings(image, topic).flush_each);
+                    if recovered.damaged || recovered.unflushed_lost && !flushed {
                         report.damaged.push(key);
                     }
                     self.recovered.lock().insert(key, log);
@@ -117,6 +127,18 @@ impl Replicas {
             }
         }
         Ok(report)
+    }
+
+    /// The cluster knows what recovery found.
+    pub(crate) fn told(&self, suspect: &[Key]) {
+        for (topic, partition) in suspect {
+            let Some(replica) = self.of(*topic, *partition) else {
+                continue;
+            };
+            if let Err(error) = replica.log().told() {
+                tracing::warn!(topic = %replica.topic_name, partition, %error, "a replica will be reported as damaged again");
+            }
+        }
     }
 
     fn open(&self, key: Key, config: LogConfig) -> Result<(Arc<Log>, Recovered), OpenError> {

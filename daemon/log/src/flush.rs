@@ -2,11 +2,13 @@
 //!
 //! The end is captured *before* `fdatasync`, and the flushed end moves to what was captured: what is written while the call
 //! runs is not claimed. The epochs file goes first, so that no flushed record has an epoch that a restart would not know.
+//! When it fails, what was to be flushed is not believed again, not even after a restart (`suspect.rs`).
 
 use std::io;
 use std::sync::Arc;
 
 use crate::log::Log;
+use crate::suspect::{self, Suspect};
 use crate::{epochs, files};
 
 impl Log {
@@ -45,8 +47,9 @@ impl Log {
                 // Deleted meanwhile, files and all.
                 return Ok(state.flushed);
             }
+            let flushed = state.flushed;
             drop(state);
-            self.fail("flushing", &error);
+            self.fail_flush(flushed, &error);
             return Err(error);
         }
         let mut state = self.lock();
@@ -54,5 +57,18 @@ impl Log {
         state.flushed = state.flushed.max(durable);
         self.publish(&state);
         Ok(state.flushed)
+    }
+
+    /// Puts the log out of service after an fsync failed when everything below `flushed` was flushed.
+    pub(crate) fn fail_flush(&self, flushed: i64, error: &io::Error) {
+        self.fail("flushing", error);
+        let before = suspect::read(&self.dir).ok().flatten().unwrap_or_default();
+        let suspect = Suspect {
+            flushed: Some(flushed),
+            ..before
+        };
+        if let Err(error) = suspect::write(&self.dir, suspect) {
+            tracing::error!(dir = %self.dir.display(), %error, "cannot write down that a flush has failed");
+        }
     }
 }

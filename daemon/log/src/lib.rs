@@ -10,7 +10,7 @@
 //!                          │   └──> tail.rs                          what readers want next, in memory
 //!                          ├──> producers.rs, epochs.rs              what a log remembers besides its records
 //! read, offset_for_… ──> read.rs, times.rs ──> index.rs, scan.rs     how it is found again
-//! open ──> recovery.rs                                               how a torn tail is cut
+//! open ──> recovery.rs, suspect.rs                                   how a torn tail is cut, and what is not believed
 //! compact ──> compaction/                                             how superseded records go
 //! flush ──> flush.rs                                                   how it becomes durable
 //! DataDir, Checkpoints                                               the directory that holds all logs
@@ -36,6 +36,7 @@ mod retention;
 mod scan;
 mod segment;
 mod snapshot;
+mod suspect;
 mod tail;
 mod times;
 mod truncate;

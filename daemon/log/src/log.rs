@@ -114,7 +114,7 @@ pub(crate) struct State {
     pub(crate) producers: Producers,
     /// Where mirrored records end and clients' begin.
     pub(crate) inherited: i64,
-    /// Segments closed since the last flush, which must be flushed with the active one.
+    /// Segments that were closed by recovery and not flushed since; they are flushed with the active one.
     pub(crate) unsynced: Vec<Arc<SegmentFile>>,
     /// Counts truncations and deletions, so that a reader without the lock notices one.
     pub(crate) generation: u64,

@@ -1,5 +1,7 @@
 //! Reading: whole batches, as slices of memory or of a file, never decoded.
 //!
+//! What comes from a file is checked before it is served: a batch that the disk has changed is an error, not an answer.
+//!
 //! The file is read without the log's lock. A truncation or deletion meanwhile is noticed by the generation, and the read
 //! is done again.
 
@@ -18,6 +20,9 @@ use crate::log::Log;
 use crate::metrics;
 use crate::scan::{Found, Scan, ScanError};
 use crate::segment::PositionHint;
+
+/// Where in a batch begins what its CRC covers.
+pub(crate) const CRC_FROM: usize = 21;
 
 /// How often a read is done again because the log was cut under it.
 pub(crate) const ATTEMPTS: usize = 8;
@@ -48,6 +53,8 @@ pub(crate) struct Region {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) base: i64,
     pub(crate) size: u64,
+    /// No batch of it reaches past this.
+    pub(crate) until: i64,
     /// Where to begin looking for this offset.
     pub(crate) target: i64,
     pub(crate) hint: PositionHint,
@@ -99,6 +106,7 @@ impl Log {
                 file: Arc::clone(&s.file),
                 base: s.base,
                 size: s.size,
+                until: s.next_offset,
                 target: from,
                 hint: s.position_hint(from),
             })
@@ -138,8 +146,19 @@ pub(crate) fn find(
     wanted: impl Fn(&Found) -> bool,
 ) -> Result<Option<Found>, ReadError> {
     let hint = region.hint.resolve();
-    search(file, region.base, region.size, (hint, region.target), wanted)
-        .map_err(|error| scan_error(region.file.path(), error))
+    let found = search(file, region.base, region.size, (hint, region.target), wanted)
+        .map_err(|error| scan_error(region.file.path(), error))?;
+    match found {
+        Some(found) if found.header.next_offset() > region.until => {
+            let reason = format!(
+                "offset {} where everything ends at {}",
+                found.header.last_offset(),
+                region.until
+            );
+            Err(damaged(region, found.position, reason))
+        }
+        found => Ok(found),
+    }
 }
 
 /// The first batch for which `wanted` holds, in a segment of `size` bytes. `hint` is a position from the index and the
@@ -188,19 +207,45 @@ fn read_batches(
         .map_err(|source| io_error(region.file.path(), source))?;
     let mut length = first.header.size();
     let mut next_offset = first.header.next_offset();
-    while let Some(rest) = buffer.get(length..)
-        && rest.len() >= BATCH_OVERHEAD
-    {
-        let header = BatchHeader::parse(rest).map_err(|error| ReadError::Damaged {
-            path: region.file.path().to_owned(),
-            position: first.position + length as u64,
-            reason: error.to_string(),
-        })?;
-        if header.size() > rest.len() || header.next_offset() > up_to || header.base_offset < next_offset {
-            break;
+    if !crc_holds(&first.header, &buffer[..length]) {
+        let reason = format!(
+            "CRC of the batch at offset {} does not match",
+            first.header.base_offset
+        );
+        return Err(damaged(region, first.position, reason));
+    }
+    // Where the last batch taken begins, and the offset behind the one before it.
+    let mut before = (0, from);
+    let follower = loop {
+        let rest = &buffer[length..];
+        let header = if rest.len() >= BATCH_OVERHEAD {
+            BatchHeader::parse(rest).ok()
+        } else {
+            header_at(region, file, first.position + length as u64)
+                .map_err(|source| io_error(region.file.path(), source))?
+        };
+        // A damaged batch ends the answer; the read that begins with it says so.
+        match header {
+            Some(header)
+                if header.size() <= rest.len()
+                    && header.next_offset() <= up_to.min(region.until)
+                    && header.base_offset >= next_offset
+                    && crc_holds(&header, &rest[..header.size()]) =>
+            {
+                before = (length, next_offset);
+                length += header.size();
+                next_offset = header.next_offset();
+            }
+            header => break header,
         }
-        length += header.size();
-        next_offset = header.next_offset();
+    };
+    // Offsets are not in the CRC: where two batches overlap, one of them has been changed.
+    if follower.is_some_and(|header| header.base_offset < next_offset) {
+        if before.0 == 0 {
+            let reason = format!("offset {} reaches over the next batch", next_offset - 1);
+            return Err(damaged(region, first.position, reason));
+        }
+        (length, next_offset) = before;
     }
     buffer.truncate(length);
     metrics::read_from_file(length);
@@ -209,6 +254,29 @@ fn read_batches(
         bytes: length,
         next_offset,
     })
+}
+
+/// The header at a position of a segment, if there is one.
+fn header_at(region: &Region, file: &File, position: u64) -> io::Result<Option<BatchHeader>> {
+    let mut bytes = [0; BATCH_OVERHEAD];
+    if position + BATCH_OVERHEAD as u64 > region.size {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut bytes, position)?;
+    Ok(BatchHeader::parse(&bytes).ok())
+}
+
+/// Whether a whole batch is as it was written. What lies outside its CRC, offset and epoch, must be in order besides.
+fn crc_holds(header: &BatchHeader, batch: &[u8]) -> bool {
+    batch.get(CRC_FROM..).map(crc32c::crc32c) == Some(header.crc)
+}
+
+fn damaged(region: &Region, position: u64, reason: String) -> ReadError {
+    ReadError::Damaged {
+        path: region.file.path().to_owned(),
+        position,
+        reason,
+    }
 }
 
 /// One whole batch from a file.

@@ -20,6 +20,7 @@ use crate::producers::Producers;
 use crate::read::read_batch;
 use crate::scan::{Scan, ScanError};
 use crate::segment::{self, Segment};
+use crate::suspect::{self, Suspect};
 use crate::{compaction, metrics, snapshot, truncate};
 
 /// What opening a log found.
@@ -29,6 +30,9 @@ pub struct Recovered {
     pub truncated_bytes: u64,
     /// Whether records below the recovery point are missing or damaged: this replica may lack what it acknowledged.
     pub damaged: bool,
+    /// Whether a flush had failed, and everything above its flushed end was cut therefore: this replica may lack what it
+    /// acknowledged without a flush.
+    pub unflushed_lost: bool,
     /// What was found, for the log, if anything was.
     pub detail: Option<String>,
 }
@@ -51,6 +55,15 @@ impl Log {
         opening.segments().map_err(failed)?;
         opening.settle().map_err(failed)?;
         let Opening { state, recovered, .. } = opening;
+        if recovered.damaged || recovered.unflushed_lost {
+            // What had to be cut has been, durably: what is appended from now on must not be.
+            let suspect = Suspect {
+                flushed: None,
+                damaged: recovered.damaged,
+                unflushed_lost: recovered.unflushed_lost,
+            };
+            suspect::write(dir, suspect).map_err(failed)?;
+        }
         if recovered != Recovered::default() {
             metrics::recovered(recovered.truncated_bytes, recovered.damaged);
             tracing::warn!(
@@ -77,6 +90,8 @@ struct Opening<'a> {
     hint: OpenHint,
     /// Batches that end at or below this are not checked.
     trusted: i64,
+    /// What ends above this is cut.
+    end_at_most: i64,
     /// Whether the epochs come from the file; otherwise every segment's headers are walked for them.
     epochs_known: bool,
     state: State,
@@ -84,10 +99,25 @@ struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    fn new(dir: &'a Path, config: LogConfig, hint: OpenHint, env: &'a LogEnv) -> io::Result<Self> {
+    fn new(dir: &'a Path, config: LogConfig, mut hint: OpenHint, env: &'a LogEnv) -> io::Result<Self> {
         compaction::finish_swaps(dir)?;
         let epochs = Epochs::load(dir)?;
-        let cut = truncate::read_override(dir)?.unwrap_or(i64::MAX);
+        let mut cut = truncate::read_override(dir)?.unwrap_or(i64::MAX);
+        let suspect = suspect::read(dir)?.unwrap_or_default();
+        let mut recovered = Recovered {
+            damaged: suspect.damaged,
+            unflushed_lost: suspect.unflushed_lost,
+            ..Recovered::default()
+        };
+        if suspect.damaged || suspect.unflushed_lost {
+            recovered.detail = Some("found damaged by an earlier start".to_owned());
+        }
+        if let Some(flushed) = suspect.flushed {
+            hint.clean_shutdown = false;
+            cut = cut.min(flushed);
+            recovered.unflushed_lost = true;
+            recovered.detail = Some(format!("a flush failed above {flushed}"));
+        }
         let state = State {
             config: Arc::new(config),
             segments: std::collections::VecDeque::new(),
@@ -118,24 +148,47 @@ impl<'a> Opening<'a> {
             } else {
                 hint.recovery_point.min(cut)
             },
+            end_at_most: suspect.flushed.unwrap_or(i64::MAX),
             epochs_known: epochs.is_some(),
             state,
-            recovered: Recovered::default(),
+            recovered,
         })
     }
 
     /// Finds the segments and checks those that nothing vouches for.
     fn segments(&mut self) -> io::Result<()> {
-        let bases = list_segments(self.dir)?;
+        let (mut bases, mut orphans) = list_segments(self.dir)?;
+        let first_kept = bases.first().copied();
+        if let Some(missing) = self.missing_start(first_kept, &orphans) {
+            self.note_missing(missing);
+            // As everywhere: the log ends where the first record is missing.
+            self.drop_segments(&bases)?;
+            bases.clear();
+        }
         for (i, &base) in bases.iter().enumerate() {
-            let sound = match bases.get(i + 1) {
-                Some(&next) if next <= self.trusted => self.closed_segment(base, next)?,
+            if i > 0 && base > self.end_at_most {
+                self.drop_segments(&bases[i..])?;
+                break;
+            }
+            let following = bases.get(i + 1).copied();
+            let missing = orphans
+                .iter()
+                .copied()
+                .find(|orphan| *orphan > base && following.is_none_or(|next| *orphan < next));
+            let sound = match missing.or(following) {
+                Some(next) if next <= self.trusted => self.closed_segment(base, next)?,
                 next => self.last_segment(base, next.is_some())?,
             };
-            if !sound {
+            if let Some(missing) = missing {
+                self.note_missing(missing);
+            }
+            if !sound || missing.is_some() {
                 self.drop_segments(&bases[i + 1..])?;
                 break;
             }
+        }
+        while let Some(orphan) = orphans.pop() {
+            truncate::remove(&Segment::closed(self.dir, orphan, 0, orphan))?;
         }
         // All but the last are closed; one that was last before damage is open already.
         let count = self.state.segments.len();
@@ -146,6 +199,21 @@ impl<'a> Opening<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The base of a segment below all others of which only the index is left, if flushed records were in it.
+    fn missing_start(&self, first: Option<i64>, orphans: &[i64]) -> Option<i64> {
+        let missing = orphans.first().copied()?;
+        let needed = first.is_none_or(|first| missing < first && first > self.hint.log_start);
+        (needed && missing < self.flushed_before()).then_some(missing)
+    }
+
+    /// A segment is gone. Above the recovery point that may be a torn tail's doing.
+    fn note_missing(&mut self, base: i64) {
+        self.recovered.damaged |= base < self.flushed_before();
+        let path = segment::log_path(self.dir, base);
+        let detail = format!("{} is missing", path.display());
+        self.recovered.detail.get_or_insert(detail);
     }
 
     /// A segment that lies wholly below the recovery point. Its indexes are believed if they can be right.
@@ -198,6 +266,9 @@ impl<'a> Opening<'a> {
                 Ok(Some(found)) if !active.can_hold(&found.header) => {
                     break Some((found.position, "offset does not belong here".to_owned()));
                 }
+                Ok(Some(found)) if found.header.next_offset() > self.end_at_most => {
+                    break Some((found.position, "not flushed".to_owned()));
+                }
                 Ok(Some(found)) => {
                     let header = &found.header;
                     if self
@@ -243,7 +314,7 @@ impl<'a> Opening<'a> {
             .try_for_each(|path| files::remove_if_present(path))
     }
 
-    /// Removes the segments after one that was cut: kept aside if they hold what was flushed.
+    /// Removes the segments after one that was cut or is missing: kept aside if they hold what was flushed.
     fn drop_segments(&mut self, bases: &[i64]) -> io::Result<()> {
         // The last first, so that a crash in between leaves no gap.
         for &base in bases.iter().rev() {
@@ -372,9 +443,10 @@ fn modified_ms(meta: &std::fs::Metadata) -> Option<i64> {
     i64::try_from(since.as_millis()).ok()
 }
 
-/// The base offsets of all segments, rising. Removes what unfinished replacements have left.
-fn list_segments(dir: &Path) -> io::Result<Vec<i64>> {
-    let mut bases = Vec::new();
+/// The base offsets of all segments, rising, and of those of which only an index is left: whoever deletes a segment deletes
+/// the `.log` last. Removes what unfinished replacements have left.
+fn list_segments(dir: &Path) -> io::Result<(Vec<i64>, Vec<i64>)> {
+    let (mut bases, mut orphans) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -383,10 +455,14 @@ fn list_segments(dir: &Path) -> io::Result<Vec<i64>> {
             files::remove_if_present(&entry.path())?;
         } else if let Some(base) = segment::parse_log_name(name) {
             bases.push(base);
+        } else if let Some(base) = segment::parse_index_name(name) {
+            orphans.push(base);
         }
     }
     bases.sort_unstable();
-    Ok(bases)
+    orphans.sort_unstable();
+    orphans.retain(|base| bases.binary_search(base).is_err());
+    Ok((bases, orphans))
 }
 
 /// A name beside `path` under which damaged bytes are kept; earlier ones stay.

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use tradewind_wire::batch::{BATCH_OVERHEAD, BatchHeader};
 
+use crate::read::CRC_FROM;
+
 /// How much is read at once when walking headers.
 const WINDOW: usize = 16 << 10;
 /// How much is read at once when checking a payload.
@@ -157,6 +159,5 @@ impl<'a> Scan<'a> {
 }
 
 fn crc_of_header(header: &BatchHeader) -> u32 {
-    const CRC_FROM: usize = 21;
     crc32c::crc32c(&header.encode()[CRC_FROM..])
 }

@@ -355,6 +355,12 @@ pub(crate) fn parse_log_name(name: &str) -> Option<i64> {
     stem.parse().ok().filter(|base| *base >= 0)
 }
 
+/// The base offset in the name of an `.index` file.
+pub(crate) fn parse_index_name(name: &str) -> Option<i64> {
+    let stem = name.strip_suffix(".index").filter(|stem| stem.len() == 20)?;
+    stem.parse().ok().filter(|base| *base >= 0)
+}
+
 /// `<base>.index`
 pub(crate) fn offset_index_path(dir: &Path, base: i64) -> PathBuf {
     dir.join(format!("{base:020}.index"))

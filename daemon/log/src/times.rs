@@ -142,6 +142,7 @@ impl Log {
                     file: std::sync::Arc::clone(&s.file),
                     base: s.base,
                     size: s.size,
+                    until: s.next_offset,
                     target,
                     hint: s.position_hint(target),
                 }
@@ -161,6 +162,7 @@ impl Log {
                     file: std::sync::Arc::clone(&s.file),
                     base: s.base,
                     size: s.size,
+                    until: s.next_offset,
                     target: s.base,
                     hint: PositionHint::Known(0),
                 };

@@ -184,6 +184,9 @@ impl Log {
         cut.first_append_ms = kept.first_append_ms;
         cut.last_append_ms = kept.last_append_ms;
         cut.file.held()?.set_len(position)?;
+        // Before anything is written there: after a power cut, pages of what was cut beside pages of what came instead could
+        // make a batch whose offset and epoch, which lie outside its CRC, are another's.
+        cut.file.sync()?;
         // Written again when the segment is closed; until then they would point past the cut.
         paths[1..3]
             .iter()
@@ -257,13 +260,15 @@ fn into_io(error: ScanError) -> io::Error {
     }
 }
 
-/// Removes a segment's files, the `.log` last, so that a crash leaves no index without a log.
+/// Removes a segment's files, the `.log` last, so that a crash leaves no index without a log: that would be damage.
 pub(crate) fn remove(segment: &Segment) -> io::Result<()> {
-    segment
-        .paths()
-        .iter()
-        .rev()
-        .try_for_each(|path| files::remove_if_present(path))
+    let [log, rest @ ..] = segment.paths();
+    let indexed = rest[0].exists();
+    rest.iter().try_for_each(|path| files::remove_if_present(path))?;
+    if indexed && log.exists() {
+        files::sync_dir(log.parent().unwrap_or_else(|| Path::new(".")))?;
+    }
+    files::remove_if_present(&log)
 }
 
 fn override_path(dir: &Path) -> PathBuf {

@@ -68,6 +68,7 @@ pub(crate) fn run(settings: Settings, stdin: bool) -> Result<(), BootError> {
 async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
     let stop = signals::listen(stdin).map_err(BootError::failed)?;
     signals::outlive_hangup().map_err(BootError::failed)?;
+    signals::outlive_file_limit().map_err(BootError::failed)?;
     let tls = mesh_tls(&settings)?;
     let data_dir = open_data_dir(&settings.data_dir)?;
     let ports = Ports::bind(&settings, tls)?;

@@ -51,6 +51,12 @@ pub(crate) fn listen(stdin: bool) -> std::io::Result<Stop> {
     Ok(stop)
 }
 
+/// Keeps SIGXFSZ from ending the process: a file that may not grow any further is an error of the write, as a full disk is.
+pub(crate) fn outlive_file_limit() -> std::io::Result<()> {
+    // Having been listened for once, it never does again what it does by default.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
 /// Keeps SIGHUP from ending the process: elsewhere it means "read the configuration again", which is not available yet.
 pub(crate) fn outlive_hangup() -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;

@@ -7,6 +7,8 @@ mod compaction_transactions;
 mod configs;
 mod cutting;
 mod failures;
+mod faults;
+mod images;
 mod model;
 mod recovery;
 mod times;
