@@ -66,7 +66,9 @@ impl Log {
     /// The first batch comes whole even if it is larger than `max_bytes`; the others only as far as they fit. It may begin
     /// below `from`. At the end of the log, or at `up_to`, the answer is empty.
     pub fn read(&self, from: i64, max_bytes: usize, up_to: i64) -> Result<ReadSlice, ReadError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
+            // Whoever reads slowly beside cuts and exchanges that follow each other closely has them wait once.
+            let _unchanged = (attempt == ATTEMPTS).then(|| self.replacing.lock());
             let (start, end) = (self.start(), self.end());
             if from < start || from > end {
                 return Err(ReadError::OutOfRange {

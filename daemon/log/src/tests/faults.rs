@@ -152,7 +152,7 @@ impl Verdict {
     }
 }
 
-fn extension(path: &std::path::Path) -> &str {
+fn extension(path: &Path) -> &str {
     path.extension().and_then(|e| e.to_str()).unwrap_or("")
 }
 
