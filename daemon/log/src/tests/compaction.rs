@@ -79,8 +79,13 @@ pub(super) fn records(log: &Log) -> Vec<Stored> {
 pub(super) fn all_batches(log: &Log) -> Vec<Batch> {
     let (mut at, mut all) = (log.start(), Vec::new());
     loop {
+        let end = log.end();
         let slice = log.read(at, 300, i64::MAX).unwrap();
         if slice.bytes == 0 {
+            // All that was below the end may be gone, superseded by what has come since.
+            if log.end() > end {
+                continue;
+            }
             return all;
         }
         all.extend(batches(&slice));
