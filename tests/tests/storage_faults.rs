@@ -253,7 +253,7 @@ fn large(number: usize) -> Result<Bytes> {
 /// Lets no file of the daemon grow past this: what a full disk is to one file. Needs no rights.
 fn limit_files(cluster: &Cluster, bytes: Option<u64>) -> Result<bool> {
     let pid = cluster.daemons[0].pid().context("the daemon runs")?.to_string();
-    let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+    let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
     let set = Command::new("prlimit")
         .args(["--pid", &pid, &format!("--fsize={limit}:")])
         .status();

@@ -25,7 +25,7 @@ pub(crate) struct Suspect {
 /// Reads the file. One that cannot be right says the worst.
 pub(crate) fn read(dir: &Path) -> io::Result<Option<Suspect>> {
     match std::fs::read(path(dir)) {
-        Ok(bytes) => Ok(Some(parse(&bytes).unwrap_or(Suspect {
+        Ok(bytes) => Ok(Some(parse(&bytes).unwrap_or_else(|| Suspect {
             damaged: true,
             ..Suspect::default()
         }))),

@@ -364,7 +364,7 @@ pub(crate) fn finish_swaps(dir: &Path) -> io::Result<()> {
             files::remove_if_present(&entry.path())?;
         } else if let Some(range) = parse_swap(name) {
             swaps.push(range);
-        } else if let Some(base) = segment::parse_log_name(name).or(segment::parse_index_name(name)) {
+        } else if let Some(base) = segment::parse_log_name(name).or_else(|| segment::parse_index_name(name)) {
             bases.push(base);
         }
     }

@@ -229,8 +229,8 @@ fn damage_is_told_at_every_start_until_it_is_known() {
         recovery_point,
         ..OpenHint::default()
     };
-    let logs = sample.files.iter().filter(|(path, _)| extension(path) == "log");
-    let (path, bytes) = logs.last().unwrap();
+    let mut logs = sample.files.iter().filter(|(path, _)| extension(path) == "log");
+    let (path, bytes) = logs.next_back().unwrap();
     std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
     // A start without a word of the checkpoints trusts nothing, and finds the damage again by its mark.
     assert!(sample.bench.open(hint(sample.end)).1.damaged);
