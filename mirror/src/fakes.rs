@@ -300,9 +300,20 @@ impl Target for FakeTarget {
         Ok(LogState {
             leader_epoch,
             start: 0,
+            deleted: 0,
             end,
             high_watermark: end,
         })
+    }
+
+    async fn delete_mirrored(
+        &self,
+        _topic: TopicId,
+        _partition: i32,
+        _leader_epoch: i32,
+        offset: i64,
+    ) -> Result<i64, LogError> {
+        Ok(offset)
     }
 
     async fn append_mirrored(

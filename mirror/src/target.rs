@@ -90,6 +90,17 @@ pub trait Target: Send + Sync + 'static {
         batches: Bytes,
     ) -> Result<i64, LogError>;
 
+    /// Deletes the records below `offset`, but at most up to the high watermark, because they were deleted at the source.
+    /// `leader_epoch` must be the partition's: a failover ends it. Answers the log start; one that is there already is
+    /// success.
+    async fn delete_mirrored(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        offset: i64,
+    ) -> Result<i64, LogError>;
+
     /// Waits until the high watermark of a partition led here is at least `offset`.
     async fn await_high_watermark(
         &self,
@@ -289,6 +300,8 @@ pub struct LogState {
     pub leader_epoch: i32,
     /// The first offset that is kept.
     pub start: i64,
+    /// How much of the way to `start` was DeleteRecords; the rest was retention.
+    pub deleted: i64,
     /// The offset after the last record: the position of a source task.
     pub end: i64,
     /// The first offset not known to be on every in-sync replica.

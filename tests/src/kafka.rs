@@ -15,6 +15,7 @@ use tradewind_wire::batch::{Batch, split};
 use tradewind_wire::codec::{Reader, Writer};
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use tradewind_wire::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use tradewind_wire::messages::fetch::{FetchPartition, FetchTopic};
 use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use tradewind_wire::messages::metadata::{MetadataRequestTopic, MetadataResponsePartition};
@@ -22,9 +23,9 @@ use tradewind_wire::messages::offset_commit::{OffsetCommitRequestPartition, Offs
 use tradewind_wire::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use tradewind_wire::messages::produce::{PartitionProduceData, TopicProduceData};
 use tradewind_wire::messages::{
-    CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
-    Message, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
-    Request,
+    CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
+    ListOffsetsRequest, Message, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchRequest,
+    ProduceRequest, Request,
 };
 
 /// How long one answer may take.
@@ -396,9 +397,41 @@ impl Kafka {
 
     /// The partition's high watermark.
     pub fn end(&mut self, topic: &str, partition: i32) -> Result<i64> {
+        self.offset_at(topic, partition, -1)
+    }
+
+    /// The partition's log start.
+    pub fn start(&mut self, topic: &str, partition: i32) -> Result<i64> {
+        self.offset_at(topic, partition, -2)
+    }
+
+    /// Deletes the records below `offset`; returns the low watermark.
+    pub fn delete_records(&mut self, topic: &str, partition: i32, offset: i64) -> Result<i64> {
+        let asked = DeleteRecordsTopic {
+            name: topic.into(),
+            partitions: vec![DeleteRecordsPartition {
+                partition_index: partition,
+                offset,
+            }],
+        };
+        let request = DeleteRecordsRequest {
+            topics: vec![asked],
+            timeout_ms: 10_000,
+        };
+        let response = self.at_leader(topic, partition, &request, 2)?;
+        let answer = response
+            .topics
+            .first()
+            .and_then(|topic| topic.partitions.first())
+            .context("no answer for the partition")?;
+        good(answer.error_code)?;
+        Ok(answer.low_watermark)
+    }
+
+    fn offset_at(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64> {
         let wanted = ListOffsetsPartition {
             partition_index: partition,
-            timestamp: -1,
+            timestamp,
             ..Default::default()
         };
         let asked = ListOffsetsTopic {

@@ -49,11 +49,16 @@ pub struct Mesh {
 impl Mesh {
     /// Starts both clusters with `daemons` each in `folder`, and waits until all are ready.
     pub fn start(folder: &Path, daemons: i32, naming: Naming) -> Result<Self> {
+        Self::start_with(folder, daemons, naming, "")
+    }
+
+    /// As [`Self::start`], with further lines in every configuration file.
+    pub fn start_with(folder: &Path, daemons: i32, naming: Naming, config: &str) -> Result<Self> {
         let mut east = Cluster::prepare(folder, "east", daemons)?;
         let mut west = Cluster::prepare(folder, "west", daemons)?;
-        east.configure(&remote(&west))?;
+        east.configure(&(remote(&west) + config))?;
         let flow = format!("\n[[mirror]]\nfrom = \"east\"\nnaming = \"{}\"\n", naming.word());
-        west.configure(&(remote(&east) + &flow))?;
+        west.configure(&(remote(&east) + &flow + config))?;
         // One after the other would double the wait.
         std::thread::scope(|scope| {
             let other = scope.spawn(|| east.start_all());
@@ -63,6 +68,11 @@ impl Mesh {
                 .map_err(|_| anyhow::anyhow!("starting the east panicked"))?
         })?;
         Ok(Self { east, west, naming })
+    }
+
+    /// Writes the east's configuration anew, for its next start, with these further lines.
+    pub fn configure_east(&self, config: &str) -> Result<()> {
+        self.east.configure(&(remote(&self.west) + config))
     }
 
     /// The flow's line of `mirror status`, as any daemon of the west tells it.

@@ -270,12 +270,7 @@ impl Replicas {
             }
             None => self.open(key, config).map_err(|error| error.to_string())?.0,
         };
-        let high_watermark = self
-            .hints
-            .lock()
-            .partitions
-            .get(&key)
-            .map_or(0, |hint| hint.high_watermark);
+        let saved = self.hints.lock().partitions.get(&key).copied();
         let name = topic.name.clone();
         Ok(Replica::new(
             key.0,
@@ -283,7 +278,7 @@ impl Replicas {
             partition,
             log,
             settings,
-            high_watermark,
+            saved.unwrap_or_default(),
             Arc::clone(&self.context),
         ))
     }
@@ -356,8 +351,11 @@ impl Replicas {
         let replicas = self.all();
         for replica in &replicas {
             let log = replica.log();
+            let log_start = log.start();
             let checkpoint = PartitionCheckpoint {
-                log_start: log.start(),
+                log_start,
+                // After the log start, of which it is a part.
+                deleted: replica.deleted_to(log_start),
                 recovery_point: log.flushed_end(),
                 high_watermark: replica.high_watermark(),
             };

@@ -23,6 +23,8 @@ pub struct PartitionCheckpoint {
     pub recovery_point: i64,
     /// The high watermark: after a restart only a hint, never a truncation point.
     pub high_watermark: i64,
+    /// How far DeleteRecords has moved the log start; the rest of the way was retention's. At most `log_start`.
+    pub deleted: i64,
 }
 
 /// The file's contents.
@@ -95,11 +97,16 @@ impl Checkpoints {
         let mut text = format!("{HEAD}\nclean {}\n", self.clean);
         for ((topic, partition), c) in &self.partitions {
             // Writing to a string cannot fail.
-            let _ = writeln!(
+            let _ = write!(
                 text,
                 "{topic} {partition} {} {} {}",
                 c.log_start, c.recovery_point, c.high_watermark
             );
+            // Only where there is one: the line is then an older program's too.
+            if c.deleted > 0 {
+                let _ = write!(text, " {}", c.deleted);
+            }
+            text.push('\n');
         }
         let crc = crc32c::crc32c(text.as_bytes());
         let _ = writeln!(text, "crc {crc:08x}");
@@ -131,11 +138,15 @@ impl Checkpoints {
 fn entry(line: &str) -> Option<((TopicId, i32), PartitionCheckpoint)> {
     let mut fields = line.split(' ');
     let key = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    let checkpoint = PartitionCheckpoint {
+    let mut checkpoint = PartitionCheckpoint {
         log_start: fields.next()?.parse().ok()?,
         recovery_point: fields.next()?.parse().ok()?,
         high_watermark: fields.next()?.parse().ok()?,
+        deleted: 0,
     };
+    if let Some(deleted) = fields.next() {
+        checkpoint.deleted = deleted.parse().ok()?;
+    }
     fields.next().is_none().then_some((key, checkpoint))
 }
 
@@ -157,6 +168,7 @@ mod tests {
                 log_start: i.into(),
                 recovery_point: 10,
                 high_watermark: -1,
+                deleted: i64::from(i % 2),
             };
             all.partitions
                 .insert((TopicId([i; 16]), i32::from(i)), checkpoint);

@@ -237,10 +237,12 @@ impl Target for OwnCluster {
     }
 
     fn log(&self, topic: TopicId, partition: i32) -> Result<LogState, LogError> {
-        let view = self.replica(topic, partition)?.leader(None).map_err(log_error)?;
+        let replica = self.replica(topic, partition)?;
+        let view = replica.leader(None).map_err(log_error)?;
         Ok(LogState {
             leader_epoch: view.epoch,
             start: view.log_start,
+            deleted: replica.deleted_to(view.log_start),
             end: view.end,
             high_watermark: view.high_watermark,
         })
@@ -258,6 +260,21 @@ impl Target for OwnCluster {
         replica
             .append_mirrored(batches, previous_end, leader_epoch)
             .map_err(log_error)
+    }
+
+    async fn delete_mirrored(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        offset: i64,
+    ) -> Result<i64, LogError> {
+        let replica = self.replica(topic, partition)?;
+        let deleting = tokio::task::spawn_blocking(move || replica.delete_mirrored(offset, leader_epoch));
+        let deleted = deleting
+            .await
+            .map_err(|error| LogError::Unusable(error.to_string()))?;
+        deleted.map_err(log_error)
     }
 
     async fn await_high_watermark(

@@ -16,7 +16,7 @@ use tradewind_wire::mesh::{Follow, Mark, Push, Refusal, Start};
 
 use super::fetch::{LinkContext, follow_assignment, pause_ms, prepare_local, publish, publish_one};
 use super::track::{PartitionHere, RETRY_MS, Step, Track};
-use super::writer::{Tracks, write_all};
+use super::writer::{Tracks, delete_here, write_all};
 use super::{EpochEnd, Fetched, PushStream, SourceEnds, SourceError};
 use crate::discovery::Assigned;
 use crate::metrics;
@@ -110,6 +110,7 @@ impl Link {
     /// Ends sessions of tracks that are gone or begin again, and starts sessions for those that are ready.
     async fn look_after(&mut self, stream: &mut dyn PushStream) -> Result<(), SourceError> {
         prepare_local(&self.context, &mut self.tracks);
+        delete_here(self.context.target.as_ref(), &mut self.tracks).await;
         let now_ms = self.now_ms();
         let tracks = &self.tracks;
         let over: Vec<u32> = self
@@ -172,9 +173,9 @@ impl Link {
         match frame {
             Push::Match { mark, .. } => {
                 track.on_match();
-                track.on_ends(ends(mark), now_ms);
+                told(track, mark, now_ms);
             }
-            Push::Watermark { mark, .. } => track.on_ends(ends(mark), now_ms),
+            Push::Watermark { mark, .. } => told(track, mark, now_ms),
             Push::Diverge { epoch, end, .. } => {
                 self.sessions.remove(&handle);
                 track.on_epoch_end(EpochEnd { epoch, end }, now_ms);
@@ -255,7 +256,18 @@ fn ends(mark: Mark) -> SourceEnds {
     }
 }
 
+/// The source says where it stands.
+fn told(track: &mut Track, mark: Mark, now_ms: i64) {
+    track.on_ends(ends(mark), now_ms);
+    if let Some(deleted) = mark.deleted {
+        track.on_deleted(deleted, ends(mark));
+    }
+}
+
 fn refused(track: &mut Track, reason: Refusal, mark: Mark, now_ms: i64) {
+    if let Some(deleted) = mark.deleted {
+        track.on_deleted(deleted, ends(mark));
+    }
     match reason {
         Refusal::BelowStart => track.on_range(ends(mark), now_ms),
         Refusal::AboveEnd => track.retry("the source ends below what is here".into(), now_ms),

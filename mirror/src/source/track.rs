@@ -108,6 +108,11 @@ pub struct Track {
     barred: bool,
     pending_gap: Option<Gap>,
     gap: Option<Gap>,
+    /// How far DeleteRecords has removed records at the source, as it last said; and here.
+    deleted: i64,
+    deleted_here: i64,
+    /// Whether the source's leader has compared histories in this session: only then it may delete here.
+    matched: bool,
     health: Health,
     reason: Option<String>,
     ends: Option<SourceEnds>,
@@ -152,6 +157,9 @@ impl Track {
             barred: false,
             pending_gap: None,
             gap: None,
+            deleted: 0,
+            deleted_here: 0,
+            matched: false,
             health: Health::Starting,
             reason: None,
             ends: None,
@@ -181,6 +189,8 @@ impl Track {
         self.end = log.end;
         self.read_from = log.end;
         self.pending_gap = None;
+        self.deleted_here = log.deleted;
+        self.matched = false;
         self.gap = lineage
             .iter()
             .rev()
@@ -273,6 +283,24 @@ impl Track {
         } else {
             self.phase = Phase::Read;
         }
+    }
+
+    /// The source says that records below `deleted` were removed there by DeleteRecords, not by retention. Whatever it
+    /// says, what it still has counts as not deleted.
+    pub fn on_deleted(&mut self, deleted: i64, ends: SourceEnds) {
+        self.deleted = deleted.min(ends.start);
+    }
+
+    /// Up to where records are to be deleted here because they were at the source, if that is not done yet and the source's
+    /// history is ours.
+    pub fn to_delete(&self) -> Option<i64> {
+        (self.matched && self.deleted > self.deleted_here).then_some(self.deleted)
+    }
+
+    /// Records were deleted here: the log begins at `start` now, which is below what was wanted as long as the high
+    /// watermark is.
+    pub fn on_deleted_here(&mut self, start: i64) {
+        self.deleted_here = start.min(self.deleted);
     }
 
     /// What a read brought. The writes are to be carried out in order; after each comes [`Track::on_written`], and the
@@ -418,6 +446,7 @@ impl Track {
         if matches!(self.phase, Phase::Check(_)) {
             self.phase = Phase::Read;
         }
+        self.matched = true;
         self.health = Health::Active;
         self.reason = None;
     }
@@ -461,9 +490,13 @@ impl Track {
         (self.health, self.reason.as_deref())
     }
 
-    /// The newest gap in what was copied.
+    /// The newest gap in what was copied. What somebody deleted was not missed.
     pub fn gap(&self) -> Option<Gap> {
-        self.gap
+        let deleted = self.deleted.max(self.deleted_here);
+        self.gap.filter(|gap| gap.to > deleted).map(|gap| Gap {
+            from: gap.from.max(deleted),
+            to: gap.to,
+        })
     }
 
     /// Where the source stood when it last said so.

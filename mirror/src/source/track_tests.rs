@@ -23,6 +23,7 @@ fn log(end: i64) -> LogState {
     LogState {
         leader_epoch: 9,
         start: 0,
+        deleted: 0,
         end,
         high_watermark: end,
     }
@@ -220,4 +221,44 @@ fn an_old_record_format_halts_with_its_offset() {
         track.health(),
         (Health::Failed, Some("old record format at offset 0"))
     );
+}
+
+#[test]
+fn what_was_deleted_at_the_source_is_deleted_here_after_a_match_and_is_no_gap() {
+    let mut track = track();
+    track.begin(log(40), &[entry(0, 5)], 0);
+    let stands = |start| SourceEnds {
+        start,
+        high_watermark: 60,
+    };
+    // A source that cannot compare histories deletes nothing here.
+    track.on_deleted(15, stands(20));
+    assert_eq!(track.to_delete(), None);
+    track.on_match();
+    assert_eq!(track.to_delete(), Some(15), "the rest was retention's");
+    track.on_deleted(500, stands(30));
+    assert_eq!(track.to_delete(), Some(30), "what the source still has");
+    track.on_deleted_here(22);
+    assert_eq!(track.to_delete(), Some(30), "the watermark was at 22");
+    track.on_deleted_here(30);
+    assert_eq!(track.to_delete(), None);
+
+    // Deleted before it could be copied: nothing was missed. A part of it was removed by retention.
+    track.on_deleted(50, stands(55));
+    track.on_range(stands(55), 0);
+    assert_eq!(track.gap(), Some(Gap { from: 50, to: 55 }));
+    track.on_deleted(55, stands(55));
+    assert_eq!(track.gap(), None);
+    let mut again = self::track();
+    let gap = Lineage {
+        source_first: 55,
+        ..entry(40, 5)
+    };
+    let known = LogState {
+        start: 55,
+        deleted: 55,
+        ..log(60)
+    };
+    again.begin(known, &[entry(0, 5), gap], 0);
+    assert_eq!(again.gap(), None, "also after a restart");
 }

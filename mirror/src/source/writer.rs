@@ -1,4 +1,5 @@
-//! Carries out what tracks decided: lineage entries, batched over partitions, then appends, in order per partition.
+//! Carries out what tracks decided: lineage entries, batched over partitions, then appends, in order per partition; and
+//! deletes what was deleted at the source.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,6 +24,21 @@ pub(super) async fn write_all(
             append_run(target, tracks, here, writes).await;
         }
         pending.retain(|(_, writes)| !writes.is_empty());
+    }
+}
+
+/// Deletes what was deleted at the source (DeleteRecords) as far as it is committed here; the rest when it is.
+pub(super) async fn delete_here(target: &dyn Target, tracks: &mut Tracks) {
+    for (here, track) in tracks.iter_mut() {
+        let Some(up_to) = track.to_delete() else { continue };
+        let epoch = track.leader_epoch();
+        match target
+            .delete_mirrored(here.topic, here.partition, epoch, up_to)
+            .await
+        {
+            Ok(start) => track.on_deleted_here(start),
+            Err(error) => fail(track, &error, target.clock().now_ms()),
+        }
     }
 }
 
@@ -125,6 +141,6 @@ async fn enter_lineage(
 
 fn fail(track: &mut Track, error: &LogError, now_ms: i64) {
     let here = &track.here;
-    tracing::debug!(topic = here.name, partition = here.partition, %error, "mirrored batches not appended");
+    tracing::debug!(topic = here.name, partition = here.partition, %error, "mirrored batches not appended or deleted");
     track.on_write_failed(error, now_ms);
 }

@@ -303,6 +303,9 @@ pub struct Mark {
     pub leader_epoch: i32,
     /// The leader's wall clock when it sent this, in milliseconds since the epoch.
     pub sent_ms: i64,
+    /// Records below this offset were removed by DeleteRecords, not by retention; never above `log_start`. `None` if the
+    /// frame does not say: that of a [`Push::Data`] never does, nor does an older daemon's.
+    pub deleted: Option<i64>,
 }
 
 /// What the leader sends.
@@ -439,6 +442,7 @@ impl Push {
             Self::Match { handle, mark } => {
                 put_head(&mut out, 1, *handle);
                 put_mark(&mut out, mark);
+                put_deleted(&mut out, mark);
             }
             Self::Diverge { handle, epoch, end } => {
                 put_head(&mut out, 2, *handle);
@@ -449,6 +453,7 @@ impl Push {
                 put_head(&mut out, 3, *handle);
                 out.put_u8(*reason as u8);
                 put_mark(&mut out, mark);
+                put_deleted(&mut out, mark);
             }
             Self::Data {
                 handle,
@@ -463,6 +468,7 @@ impl Push {
             Self::Watermark { handle, mark } => {
                 put_head(&mut out, 5, *handle);
                 put_mark(&mut out, mark);
+                put_deleted(&mut out, mark);
             }
         }
         out.freeze()
@@ -476,7 +482,7 @@ impl Push {
         Ok(match kind {
             1 => Self::Match {
                 handle,
-                mark: mark(frame)?,
+                mark: whole_mark(frame)?,
             },
             2 => Self::Diverge {
                 handle,
@@ -492,7 +498,7 @@ impl Push {
                 Self::Refused {
                     handle,
                     reason,
-                    mark: mark(frame)?,
+                    mark: whole_mark(frame)?,
                 }
             }
             4 => Self::Data {
@@ -503,7 +509,7 @@ impl Push {
             },
             5 => Self::Watermark {
                 handle,
-                mark: mark(frame)?,
+                mark: whole_mark(frame)?,
             },
             value => return Err(MeshFrameError::Unknown { field: "push", value }),
         })
@@ -528,7 +534,23 @@ fn mark(frame: &mut Bytes) -> Result<Mark, MeshFrameError> {
         log_start: i64(frame, "log_start")?,
         leader_epoch: i32(frame, "leader_epoch")?,
         sent_ms: i64(frame, "sent_ms")?,
+        deleted: None,
     })
+}
+
+/// The mark at a frame's end, where there is room for what came later.
+fn whole_mark(frame: &mut Bytes) -> Result<Mark, MeshFrameError> {
+    let mut mark = mark(frame)?;
+    if !frame.is_empty() {
+        mark.deleted = Some(i64(frame, "deleted")?);
+    }
+    Ok(mark)
+}
+
+fn put_deleted(out: &mut BytesMut, mark: &Mark) {
+    if let Some(deleted) = mark.deleted {
+        out.put_i64(deleted);
+    }
 }
 
 fn put_string(out: &mut BytesMut, text: &str) {
@@ -589,6 +611,7 @@ mod tests {
             log_start: 3,
             leader_epoch: 2,
             sent_ms: 1,
+            deleted: Some(2),
         }
     }
 
@@ -641,12 +664,22 @@ mod tests {
             Push::Data {
                 handle: 2,
                 prev_end: 9,
-                mark: marks(),
+                mark: Mark {
+                    deleted: None,
+                    ..marks()
+                },
                 batches,
             },
             Push::Watermark {
                 handle: 2,
                 mark: marks(),
+            },
+            Push::Watermark {
+                handle: 2,
+                mark: Mark {
+                    deleted: None,
+                    ..marks()
+                },
             },
         ];
         for frame in pushes {

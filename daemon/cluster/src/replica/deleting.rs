@@ -30,18 +30,43 @@ impl Replica {
         if target < 0 || target > view.high_watermark {
             return Err(ReplicaError::OffsetOutOfRange { view });
         }
+        self.trim(target, view.epoch)?;
+        Ok((target, view.epoch))
+    }
+
+    /// Deletes what was deleted at the source of a mirrored partition: as [`Self::delete_records`], but at most up to the
+    /// high watermark, and only while this daemon leads under `leader_epoch`, which a failover ends. Returns the log start.
+    ///
+    /// Deletes files: not for a network thread.
+    pub fn delete_mirrored(&self, offset: i64, leader_epoch: i32) -> Result<i64, ReplicaError> {
+        let view = self.leader(Some(leader_epoch))?;
+        let target = offset.min(view.high_watermark);
+        if target > view.log_start {
+            self.trim(target, leader_epoch)?;
+        }
+        Ok(self.log.start())
+    }
+
+    /// How far DeleteRecords has moved the log start, of the way to `log_start`, which the caller has read before.
+    pub fn deleted_to(&self, log_start: i64) -> i64 {
+        self.deleted.load(Ordering::Acquire).min(log_start)
+    }
+
+    fn trim(&self, target: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
         {
             let mut state = self.state.lock();
-            self.leading(&state, Some(view.epoch))?;
+            self.leading(&state, Some(leader_epoch))?;
             if let Role::Leader(leadership) = &mut state.role {
                 leadership.hold_start(target);
             }
+            // Before the log start, so that nobody is told that without this.
+            self.deleted.fetch_max(target, Ordering::AcqRel);
         }
         // Without the lock: everything below a high watermark is committed, whoever leads by now.
         self.log.trim_to(target)?;
         self.subscribers.ready();
         self.context.checkpoint.notify_one();
-        Ok((target, view.epoch))
+        Ok(())
     }
 
     /// Waits until every copy that may lead next begins at `offset` or later, durably. Returns the low watermark: the

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tradewind_wire::ids::NodeId;
+use tradewind_wire::mesh::Mark;
 
 use super::{Replica, ReplicaError, Role, State};
 
@@ -62,16 +63,16 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over the leader's watermark and log start.
-    pub(crate) fn follow_mark(
-        &self,
-        high_watermark: i64,
-        log_start: i64,
-        epoch: i32,
-    ) -> Result<(), ReplicaError> {
+    /// Takes over the leader's watermark and log start, and how much of the way there was DeleteRecords.
+    pub(crate) fn follow_mark(&self, mark: &Mark, epoch: i32) -> Result<(), ReplicaError> {
         let state = self.state.lock();
         self.following(&state, epoch)?;
-        let high_watermark = high_watermark.min(self.log.end());
+        let log_start = mark.log_start;
+        if let Some(deleted) = mark.deleted {
+            // Before the log start, so that no checkpoint has that without this.
+            self.deleted.store(deleted, Ordering::Release);
+        }
+        let high_watermark = mark.high_watermark.min(self.log.end());
         let before = self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel);
         if high_watermark > before {
             // Consumers may read here too (KIP-392).
@@ -106,6 +107,7 @@ impl Replica {
         self.log.truncate_to(own)?;
         self.high_watermark.fetch_min(own, Ordering::AcqRel);
         self.durable_start.fetch_min(self.log.start(), Ordering::AcqRel);
+        self.deleted.fetch_min(own, Ordering::AcqRel);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tradewind_log::{Appended, Log};
+use tradewind_log::{Appended, Log, PartitionCheckpoint};
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -96,6 +96,8 @@ pub struct Replica {
     high_watermark: AtomicI64,
     /// The log start that the next run of this daemon would begin with.
     durable_start: AtomicI64,
+    /// How far DeleteRecords has moved the log start, as far as this copy knows; retention may have moved it on.
+    deleted: AtomicI64,
     progress: ProgressWaiters,
     pub(crate) subscribers: Subscribers,
     pub(crate) flush_state: FlushState,
@@ -116,17 +118,18 @@ enum Role {
 }
 
 impl Replica {
-    /// A copy whose role is not known yet. `high_watermark` is a hint from before a restart, never a truncation point.
+    /// A copy whose role is not known yet. `saved` is from before a restart; its high watermark is a hint, never a
+    /// truncation point.
     pub(crate) fn new(
         topic: TopicId,
         topic_name: String,
         partition: i32,
         log: Arc<Log>,
         settings: ReplicaSettings,
-        high_watermark: i64,
+        saved: PartitionCheckpoint,
         context: Arc<ReplicaContext>,
     ) -> Arc<Self> {
-        let high_watermark = high_watermark.clamp(log.start(), log.end());
+        let high_watermark = saved.high_watermark.clamp(log.start(), log.end());
         let durable_start = log.start();
         Arc::new_cyclic(|me| Self {
             topic,
@@ -143,6 +146,7 @@ impl Replica {
             }),
             high_watermark: AtomicI64::new(high_watermark),
             durable_start: AtomicI64::new(durable_start),
+            deleted: AtomicI64::new(saved.deleted),
             progress: ProgressWaiters::default(),
             subscribers: Subscribers::default(),
             flush_state: FlushState::default(),

@@ -295,10 +295,7 @@ impl Stream {
     }
 
     fn note(&self, handle: u32, session: &Session, mark: Mark) {
-        if let Err(error) = session
-            .replica
-            .follow_mark(mark.high_watermark, mark.log_start, session.epoch)
-        {
+        if let Err(error) = session.replica.follow_mark(&mark, session.epoch) {
             self.broken(handle, session, &error);
         }
     }

@@ -156,6 +156,8 @@ struct Session {
     cursor: i64,
     told: Option<(i64, i64)>,
     mark: LateMark,
+    /// What was last said of deleted records, which frames with data do not say.
+    told_deleted: i64,
     reply: Option<Push>,
 }
 
@@ -191,13 +193,14 @@ impl Stream {
                 if let Some(replica) = &replica {
                     replica.subscribers.add(&self.signal, start.handle, Kind::Push);
                 }
-                let mark = self.mark(&view);
+                let mark = self.mark(&view, replica.as_ref());
                 Session {
                     replica,
                     epoch: view.epoch,
                     cursor,
                     told: None,
                     mark: LateMark::None,
+                    told_deleted: mark.deleted.unwrap_or(0),
                     reply: Some(Push::Match {
                         handle: start.handle,
                         mark,
@@ -210,6 +213,7 @@ impl Stream {
                 cursor: 0,
                 told: None,
                 mark: LateMark::None,
+                told_deleted: 0,
                 reply: Some(reply),
             },
         };
@@ -238,7 +242,7 @@ impl Stream {
             Reader::Mirror => replica.leader(None),
         };
         let view = opened.map_err(|error| refuse(refusal(&error), Mark::default()))?;
-        let mark = self.mark(&view);
+        let mark = self.mark(&view, Some(replica));
         if start.end < view.log_start {
             return Err(refuse(Refusal::BelowStart, mark));
         }
@@ -342,14 +346,15 @@ impl Stream {
         &self,
         handle: u32,
         session: &mut Session,
-        replica: &Replica,
+        replica: &Arc<Replica>,
         view: &LeaderView,
     ) -> Result<Next, Push> {
         let is_due = session.mark == LateMark::Due;
         if is_due {
             session.mark = LateMark::None;
         }
-        let mark = self.mark(view);
+        let mark = self.mark(view, Some(replica));
+        let deleted = mark.deleted.unwrap_or(0);
         let up_to = if self.reader == Reader::Mirror {
             view.high_watermark
         } else {
@@ -361,6 +366,15 @@ impl Stream {
                 reason: Refusal::BelowStart,
                 mark,
             });
+        }
+        if session.told_deleted != deleted {
+            // Before any data with that log start: a copy that takes it over knows how it came to be.
+            session.told_deleted = deleted;
+            session.told = Some((view.high_watermark, view.log_start));
+            return Ok(Next::Frame(
+                Push::Watermark { handle, mark }.encode_head(),
+                Vec::new(),
+            ));
         }
         if session.cursor < up_to {
             let slice = replica.log().read(session.cursor, PUSH_BYTES_MAX, up_to).map_err(|error| {
@@ -404,12 +418,13 @@ impl Stream {
         ))
     }
 
-    fn mark(&self, view: &LeaderView) -> Mark {
+    fn mark(&self, view: &LeaderView, replica: Option<&Arc<Replica>>) -> Mark {
         Mark {
             high_watermark: view.high_watermark,
             log_start: view.log_start,
             leader_epoch: view.epoch,
             sent_ms: self.host.clock().now_ms(),
+            deleted: replica.map(|replica| replica.deleted_to(view.log_start)),
         }
     }
 
