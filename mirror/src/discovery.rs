@@ -238,10 +238,13 @@ pub struct Assigned {
     pub halt: Option<String>,
 }
 
-/// The partitions of a flow that `me` leads, with where to copy them from.
+/// The partitions of a flow that `me` leads and that do not stand still, with where to copy them from.
 pub fn assignments(flow: &str, source: &SourceTopics, view: &View, me: NodeId) -> Vec<Assigned> {
     let mut out = Vec::new();
-    for (topic, bound) in view.topics_of(flow).filter(|(_, bound)| !bound.promoted) {
+    for (topic, bound) in view.topics_of(flow) {
+        if bound.promoted || topic.paused.is_some() {
+            continue;
+        }
         let there = source.topics.get(&bound.source_topic);
         let halt = match there {
             None => Some("the topic is gone at the source".to_owned()),

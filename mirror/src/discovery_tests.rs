@@ -70,6 +70,7 @@ fn here(name: &str, partitions: usize, configs: &[(&str, &str)], mirror: Option<
             source_topic_id: TopicId([id; 16]),
             promoted: false,
         }),
+        paused: None,
     };
     View {
         topics: [(name.to_owned(), Arc::new(topic))].into(),

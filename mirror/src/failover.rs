@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use crate::board::{Board, PositionFacts, PositionStatus};
 use crate::peers::{Answer, Ask, ask_all, promoted};
-use crate::status::{FailoverError, FailoverReport, PromotedPartition, PromotedPosition, PromotedTopic};
+use crate::status::{
+    FailoverError, FailoverReport, PromotedPartition, PromotedPosition, PromotedTopic, paused,
+};
 use crate::target::{
     CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, MirroredPosition, StoredPosition, Target,
     View,
@@ -324,6 +326,7 @@ fn report(view: &View, flow: &str, groups: Vec<PromotedPosition>) -> FailoverRep
         flow: flow.to_owned(),
         topics,
         groups,
+        paused: paused(view, flow),
     }
 }
 

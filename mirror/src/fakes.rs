@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tradewind_wire::batch::{BatchBuilder, TimestampType, split};
 use tradewind_wire::clock::Clock;
 use tradewind_wire::compression::Codec;
-use tradewind_wire::flow::{FlowSource, FlowSpec, Naming};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Naming, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::source::*;
@@ -93,8 +93,12 @@ impl FakeTarget {
 
     pub(crate) fn declare(&self, spec: FlowSpec) {
         self.change(|view| {
-            let state = FlowState::Active;
-            view.flows.insert(spec.name(), FlowView { spec, state });
+            let flow = FlowView {
+                spec,
+                state: FlowState::Active,
+                paused: None,
+            };
+            view.flows.insert(flow.spec.name(), flow);
         });
     }
 
@@ -145,6 +149,7 @@ impl FakeTarget {
             partitions: vec![partition; count as usize],
             configs: BTreeMap::new(),
             mirror,
+            paused: None,
         })
     }
 
@@ -255,6 +260,22 @@ impl Target for FakeTarget {
             results.collect()
         };
         Ok(self.change(enter))
+    }
+
+    async fn pause(&self, flow: &str, topic: Option<&str>, pause: Option<Pause>) -> Result<(), CommandError> {
+        self.change(|view| match topic {
+            Some(topic) => Arc::make_mut(view.topics.get_mut(topic).unwrap()).paused = pause,
+            None => {
+                let flow = view.flows.get_mut(flow).unwrap();
+                flow.state = if pause.is_some() {
+                    FlowState::Paused
+                } else {
+                    FlowState::Active
+                };
+                flow.paused = pause;
+            }
+        });
+        Ok(())
     }
 
     async fn begin_failover(&self, flow: &str) -> Result<(), CommandError> {

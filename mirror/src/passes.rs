@@ -16,7 +16,7 @@ use crate::formats::{batch, checkpoints_topic};
 use crate::metrics;
 use crate::peers::{Answer, Ask, Watermark, append_own, ask_all};
 use crate::source::{Committed, SourceError};
-use crate::target::{FlowState, GroupError, Target};
+use crate::target::{FlowState, GroupError, Target, View};
 
 /// How long a pass may take to read the source's groups.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,17 +71,16 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
     let committed = tokio::time::timeout(READ_TIMEOUT, read_groups(flow, &mut facts)).await;
     let committed =
         committed.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
-    let here = picture(flow, &mut pass, &committed).await;
+    let paused = paused_topics(&flow.target.view(), &flow.name);
+    let here = picture(flow, &mut pass, &committed, &paused).await;
 
     let mut records = Vec::new();
     for (group, committed) in committed {
-        // A failover that began meanwhile has the last word.
-        if flow
-            .target
-            .view()
-            .flows
-            .get(&flow.name)
-            .is_none_or(|flow| flow.state != FlowState::Active)
+        // A failover or a pause that began meanwhile has the last word.
+        let view = flow.target.view();
+        let declared = view.flows.get(&flow.name);
+        if declared.is_none_or(|flow| flow.state != FlowState::Active)
+            || paused_topics(&view, &flow.name) != paused
         {
             return Ok(());
         }
@@ -143,7 +142,12 @@ async fn read_groups(
 }
 
 /// What this cluster has of the topics that the groups have committed on.
-async fn picture(flow: &Flow, pass: &mut Pass, committed: &BTreeMap<String, Vec<Committed>>) -> Here {
+async fn picture(
+    flow: &Flow,
+    pass: &mut Pass,
+    committed: &BTreeMap<String, Vec<Committed>>,
+    paused: &BTreeSet<String>,
+) -> Here {
     let view = flow.target.view();
     let mut here = Here::default();
     let mut unknown = false;
@@ -180,7 +184,16 @@ async fn picture(flow: &Flow, pass: &mut Pass, committed: &BTreeMap<String, Vec<
         }
     }
     here.high_watermarks.clone_from(&pass.high_watermarks);
+    // Without a watermark a position stays as it is.
+    here.high_watermarks
+        .retain(|(topic, _), _| !paused.contains(topic));
     here
+}
+
+/// The flow's topics that stand still, by their names here.
+fn paused_topics(view: &View, flow: &str) -> BTreeSet<String> {
+    let paused = view.topics_of(flow).filter(|(topic, _)| topic.paused.is_some());
+    paused.map(|(topic, _)| topic.name.clone()).collect()
 }
 
 /// The high watermarks of a flow's partitions, from all daemons that answer.

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tradewind_client::{Client, ClientConfig, Transport};
 use tradewind_transport::Mesh;
 use tradewind_wire::clock::Clock;
-use tradewind_wire::flow::{FlowSource, FlowSpec};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Pause};
 use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
@@ -25,9 +25,10 @@ use crate::source::kafka::KafkaSource;
 use crate::source::mesh::MeshSource;
 use crate::source::track::Health;
 use crate::status::{
-    DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, flow_status,
+    DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, PauseError, flow_status,
+    paused,
 };
-use crate::target::{FlowState, Target, View};
+use crate::target::{CommandError, FlowState, Target, View};
 use crate::{failover, heartbeat};
 
 /// How long daemons have to report on a flow.
@@ -155,6 +156,21 @@ impl Mirror {
         join_all(all).await
     }
 
+    /// Has a flow stand still, or one of its topics, by its name here or at the source: nothing is copied, no group position
+    /// is moved. What stands already keeps its first pause. Survives every restart.
+    pub async fn pause(&self, flow: &str, topic: Option<&str>, reason: &str) -> Result<(), PauseError> {
+        let pause = Pause {
+            since_ms: self.inner.target.clock().now_ms(),
+            reason: reason.to_owned(),
+        };
+        self.inner.set_paused(flow, topic, Some(pause)).await
+    }
+
+    /// Lets a flow, or one of its topics, go on where it stood. A topic that was paused by itself waits for its own resume.
+    pub async fn resume(&self, flow: &str, topic: Option<&str>) -> Result<(), PauseError> {
+        self.inner.set_paused(flow, topic, None).await
+    }
+
     /// Fails a flow over: stops it, cuts its partitions at what is here, promotes its topics, leaves the groups usable.
     /// May be repeated at any time, on any daemon; continues where it stood and answers the same again.
     pub async fn failover(&self, flow: &str) -> Result<FailoverReport, FailoverError> {
@@ -226,6 +242,39 @@ impl Inner {
             .insert(name.to_owned(), Running { flow, cancel });
     }
 
+    async fn set_paused(
+        &self,
+        flow: &str,
+        topic: Option<&str>,
+        pause: Option<Pause>,
+    ) -> Result<(), PauseError> {
+        let view = self.target.view();
+        let Some(declared) = view.flows.get(flow) else {
+            return Err(PauseError::UnknownFlow(flow.to_owned()));
+        };
+        if matches!(declared.state, FlowState::FailingOver | FlowState::Promoted) {
+            return Err(PauseError::FailedOver(flow.to_owned()));
+        }
+        if let Some(topic) = topic
+            && !view
+                .topics_of(flow)
+                .any(|(known, bound)| known.name == topic || bound.source_topic == topic)
+        {
+            return Err(PauseError::UnknownTopic {
+                flow: flow.to_owned(),
+                topic: topic.to_owned(),
+            });
+        }
+        match self.target.pause(flow, topic, pause).await {
+            Ok(()) => Ok(()),
+            Err(CommandError::Unavailable) => Err(PauseError::Unavailable(flow.to_owned())),
+            Err(error) => Err(PauseError::Refused {
+                flow: flow.to_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
     fn flow(&self, name: &str) -> Option<Arc<Flow>> {
         self.flows.lock().get(name).map(|running| running.flow.clone())
     }
@@ -250,13 +299,17 @@ impl Inner {
 
     async fn status(&self, name: String, state: FlowState) -> FlowStatus {
         let flow = self.flow(&name);
-        let mut known = Known::default();
+        let view = self.target.view();
+        let mut known = Known {
+            paused: paused(&view, &name),
+            ..Known::default()
+        };
         // The source is looked at before the logs here: what is zero was zero after the question came.
-        if state == FlowState::Active {
+        if matches!(state, FlowState::Active | FlowState::Paused) {
             match &flow {
                 Some(flow) => match flow.observe().await {
                     Ok(observation) => {
-                        if has_news(&observation, &self.target.view()) {
+                        if state == FlowState::Active && has_news(&observation, &view) {
                             flow.refresh.notify_one();
                         }
                         known.observation = Some(observation);

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::flow::Pause;
 
 use crate::board::{GroupsFacts, Observation, PositionStatus};
-use crate::target::FlowState;
+use crate::target::{FlowState, View};
 
 /// One line of `mirror status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,36 @@ pub struct FlowStatus {
     /// What needs attention, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What an operator has stand still.
+    #[serde(default)]
+    pub paused: Vec<Paused>,
+}
+
+/// A flow, or a topic of one, that an operator has stand still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The topic's name here; null if it is the whole flow.
+    pub topic: Option<String>,
+    /// Since when, in ms since the epoch.
+    pub since_ms: i64,
+    /// Why, in the operator's words; may be empty.
+    pub reason: String,
+}
+
+/// What of `flow` stands still, or did when it was failed over.
+pub fn paused(view: &View, flow: &str) -> Vec<Paused> {
+    let told = |topic: Option<&str>, pause: &Pause| Paused {
+        topic: topic.map(str::to_owned),
+        since_ms: pause.since_ms,
+        reason: pause.reason.clone(),
+    };
+    let whole = view.flows.get(flow).and_then(|flow| flow.paused.as_ref());
+    let topics = view.topics_of(flow).filter_map(|(topic, _)| {
+        let pause = topic.paused.as_ref()?;
+        Some(told(Some(&topic.name), pause))
+    });
+    let whole = whole.map(|pause| told(None, pause));
+    whole.into_iter().chain(topics).collect()
 }
 
 /// Group positions of a flow, counted per group and partition.
@@ -47,6 +78,9 @@ pub struct FailoverReport {
     pub topics: Vec<PromotedTopic>,
     /// Every group position that the flow knew of.
     pub groups: Vec<PromotedPosition>,
+    /// What stood still when it was failed over: there the source may have more than was ever known here.
+    #[serde(default)]
+    pub paused: Vec<Paused>,
 }
 
 /// A topic that belongs to this cluster now.
@@ -152,6 +186,39 @@ pub struct Known {
     pub last_known: BTreeMap<(String, i32), i64>,
     /// Other complaints.
     pub problems: Vec<String>,
+    /// What stands still.
+    pub paused: Vec<Paused>,
+}
+
+/// Why a flow was not paused or resumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PauseError {
+    /// No such flow.
+    #[error("no flow `{0}` into this cluster: `mirror status` names them")]
+    UnknownFlow(String),
+    /// It has no such topic.
+    #[error("flow `{flow}` writes no topic `{topic}` here")]
+    UnknownTopic {
+        /// The flow.
+        flow: String,
+        /// The name that was given.
+        topic: String,
+    },
+    /// The flow is failing over or promoted: it copies nothing that could be paused.
+    #[error("flow `{0}` was failed over: it copies nothing any more")]
+    FailedOver(String),
+    /// The metadata log refused it.
+    #[error("flow `{flow}`: {reason}")]
+    Refused {
+        /// The flow.
+        flow: String,
+        /// Why.
+        reason: String,
+    },
+    /// The metadata log did not answer; it may or may not have taken effect.
+    #[error("flow `{0}`: no answer from the controller; repeat the command")]
+    Unavailable(String),
 }
 
 /// Puts together the status of one flow.
@@ -190,6 +257,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
             .map_or(0, |observation| observation.topics),
         groups: group_counts(&known.reports),
         problems,
+        paused: known.paused.clone(),
     }
 }
 

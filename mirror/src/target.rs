@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tradewind_wire::clock::Clock;
-use tradewind_wire::flow::{FlowSpec, Lineage};
+use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
 
 /// The cluster that flows write into, as seen from one of its daemons.
@@ -65,6 +65,10 @@ pub trait Target: Send + Sync + 'static {
         &self,
         entries: Vec<LineageEntry>,
     ) -> Result<Vec<Result<i32, CommandError>>, CommandError>;
+
+    /// Has a flow, or one mirror topic of it (by its name here or at the source), stand still, or go on with `None`. What
+    /// stands already keeps its pause.
+    async fn pause(&self, flow: &str, topic: Option<&str>, pause: Option<Pause>) -> Result<(), CommandError>;
 
     /// Moves a flow from active (or paused) to failing over: its source tasks and checkpoint tasks stop for good.
     /// Already failing over or promoted is success.
@@ -187,6 +191,8 @@ pub struct FlowView {
     pub spec: FlowSpec,
     /// Where it stands.
     pub state: FlowState,
+    /// Since when and why it is paused, or was when it was failed over.
+    pub paused: Option<Pause>,
 }
 
 /// Where a flow stands.
@@ -215,6 +221,8 @@ pub struct TopicView {
     pub configs: BTreeMap<String, String>,
     /// Which flow writes it, if one does or did.
     pub mirror: Option<MirrorBinding>,
+    /// Since when and why it is paused, whatever its flow does.
+    pub paused: Option<Pause>,
 }
 
 /// What ties a topic here to one at a source.

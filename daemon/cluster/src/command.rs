@@ -120,12 +120,21 @@ pub enum Command {
         /// What it copies, from where.
         spec: FlowSpec,
     },
-    /// Pauses or resumes a flow.
+    /// Pauses or resumes a flow, or one of its topics.
     PauseFlow {
         /// Its name.
         flow: String,
         /// Whether it shall stand.
         paused: bool,
+        /// Only this mirror topic, by its name here or, if there is none, at the source.
+        #[serde(default)]
+        topic: Option<String>,
+        /// When this was asked for, in ms since the epoch.
+        #[serde(default)]
+        at_ms: i64,
+        /// Why, for a person to read.
+        #[serde(default)]
+        reason: String,
     },
     /// Forgets a flow that has no mirroring topics.
     RemoveFlow {

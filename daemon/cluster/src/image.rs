@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tradewind_wire::flow::{FlowSpec, Lineage};
+use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 
 /// Everything that Raft agrees on, after one entry.
@@ -125,6 +125,9 @@ pub struct MirrorTopic {
     pub source_topic_id: TopicId,
     /// Whether the flow or clients write it.
     pub state: MirrorState,
+    /// Whether an operator has it stand still, whatever the flow does.
+    #[serde(default)]
+    pub paused: Option<Pause>,
 }
 
 /// Who writes a mirror topic.
@@ -209,6 +212,9 @@ pub struct Flow {
     pub state: FlowState,
     /// Counts changes of the declaration.
     pub version: u32,
+    /// Since when and why it is paused; kept through a failover, whose report tells it.
+    #[serde(default)]
+    pub paused: Option<Pause>,
 }
 
 /// How far a flow is in its life.

@@ -28,6 +28,7 @@ use tradewind_mirror::target::{
 };
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
+use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 /// The name under which the daemons' mirrors call each other.
@@ -210,6 +211,17 @@ impl Target for OwnCluster {
                 .collect()),
             other => Err(CommandError::Refused(format!("an unexpected outcome: {other:?}"))),
         }
+    }
+
+    async fn pause(&self, flow: &str, topic: Option<&str>, pause: Option<Pause>) -> Result<(), CommandError> {
+        let command = Command::PauseFlow {
+            flow: flow.to_owned(),
+            paused: pause.is_some(),
+            topic: topic.map(str::to_owned),
+            at_ms: pause.as_ref().map_or(0, |pause| pause.since_ms),
+            reason: pause.map(|pause| pause.reason).unwrap_or_default(),
+        };
+        self.propose(command).await.map(drop)
     }
 
     async fn begin_failover(&self, flow: &str) -> Result<(), CommandError> {
@@ -424,6 +436,7 @@ fn topic_view(topic: &image::Topic) -> TopicView {
             source_topic_id: mirror.source_topic_id,
             promoted: mirror.state == MirrorState::Promoted,
         }),
+        paused: topic.mirror.as_ref().and_then(|mirror| mirror.paused.clone()),
     }
 }
 
@@ -436,6 +449,7 @@ fn flow_view(flow: &image::Flow) -> FlowView {
             image::FlowState::FailingOver => FlowState::FailingOver,
             image::FlowState::Promoted => FlowState::Promoted,
         },
+        paused: flow.paused.clone(),
     }
 }
 

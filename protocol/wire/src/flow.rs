@@ -33,6 +33,15 @@ impl FlowSpec {
     }
 }
 
+/// That an operator has a flow, or one of its topics, stand still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when, in ms since the epoch, by the clock of the daemon that was asked.
+    pub since_ms: i64,
+    /// Why, in the operator's words; may be empty.
+    pub reason: String,
+}
+
 /// How a flow reaches its source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tradewind_wire::flow::{FlowSpec, Lineage};
+use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::TopicId;
 
 use super::partitions::limit;
@@ -17,6 +17,9 @@ const MAX_FLOWS: usize = 1_000;
 /// How long the patterns of one declaration may be together, and how many a list has at most.
 const MAX_SPEC_BYTES: usize = 64 << 10;
 const MAX_PATTERNS: usize = 1_000;
+
+/// How long the reason of a pause may be.
+const MAX_REASON: usize = 1_000;
 
 /// How many source epochs a partition remembers; the oldest are forgotten. A source that elects once a minute takes a
 /// week to get there, and retention has long removed the first.
@@ -65,28 +68,68 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         spec: spec.clone(),
         state: FlowState::Active,
         version: 1,
+        paused: None,
     };
     let outcome = described(&flow);
     image.flows.insert(name, flow);
     Ok(outcome)
 }
 
-/// Pauses or resumes.
-pub(super) fn pause(image: &mut Image, name: &str, paused: bool) -> Result<Outcome, MetaError> {
+/// Pauses or resumes a flow, or one of its topics. What is paused already stays as it was.
+pub(super) fn pause(
+    image: &mut Image,
+    name: &str,
+    topic: Option<&str>,
+    pause: Option<Pause>,
+) -> Result<Outcome, MetaError> {
+    if pause
+        .as_ref()
+        .is_some_and(|pause| pause.reason.len() > MAX_REASON)
+    {
+        return Err(MetaError::TooMany {
+            what: "bytes of a reason".to_owned(),
+            limit: MAX_REASON,
+        });
+    }
     let flow = flow_mut(image, name)?;
-    match flow.state {
-        FlowState::Active | FlowState::Paused => {
-            flow.state = if paused {
-                FlowState::Paused
-            } else {
-                FlowState::Active
-            };
-            Ok(described(flow))
-        }
-        state => Err(MetaError::FlowState {
+    if !matches!(flow.state, FlowState::Active | FlowState::Paused) {
+        return Err(MetaError::FlowState {
             flow: name.to_owned(),
-            state,
-        }),
+            state: flow.state,
+        });
+    }
+    let Some(topic) = topic else {
+        flow.state = if pause.is_some() {
+            FlowState::Paused
+        } else {
+            FlowState::Active
+        };
+        keep_first(&mut flow.paused, pause);
+        return Ok(described(flow));
+    };
+    let outcome = described(flow);
+    let mirrors = mirroring(image, name);
+    let at_source = |mirror: &&Arc<Topic>| {
+        let binding = mirror.mirror.as_ref();
+        binding.is_some_and(|binding| binding.source_topic == topic)
+    };
+    let found = mirrors.iter().find(|mirror| mirror.name == topic);
+    let found = found.or_else(|| mirrors.iter().find(at_source));
+    let found = found.ok_or_else(|| MetaError::NotMirroring(topic.to_owned()))?;
+    let mut changed = Topic::clone(found);
+    if let Some(mirror) = &mut changed.mirror {
+        keep_first(&mut mirror.paused, pause);
+    }
+    if changed != **found {
+        image.topics.insert(changed.id, Arc::new(changed));
+    }
+    Ok(outcome)
+}
+
+/// A pause that is repeated is the one that it was; an end is an end.
+fn keep_first(now: &mut Option<Pause>, pause: Option<Pause>) {
+    if now.is_none() || pause.is_none() {
+        *now = pause;
     }
 }
 

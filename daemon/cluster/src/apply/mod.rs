@@ -20,6 +20,7 @@ pub use topics::{MAX_TOPIC_NAME, validate_name};
 
 use std::sync::Arc;
 
+use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::command::{Command, MetaError, Outcome, StaleWhat};
@@ -105,7 +106,19 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
         } => configs::alter(image, resource, *replace, changes),
         Command::AllocateProducerIds { node } => daemons::producer_ids(image, *node),
         Command::DeclareFlow { spec } => flows::declare(image, spec),
-        Command::PauseFlow { flow, paused } => flows::pause(image, flow, *paused),
+        Command::PauseFlow {
+            flow,
+            paused,
+            topic,
+            at_ms,
+            reason,
+        } => {
+            let pause = paused.then(|| Pause {
+                since_ms: *at_ms,
+                reason: reason.clone(),
+            });
+            flows::pause(image, flow, topic.as_deref(), pause)
+        }
         Command::RemoveFlow { flow } => flows::remove(image, flow),
         Command::Lineage { entries } => flows::lineage(image, entries),
         Command::BeginFailover { flow } => flows::begin_failover(image, flow),

@@ -183,6 +183,7 @@ fn bind(image: &Image, create: &CreateTopic) -> Result<Option<MirrorTopic>, Meta
         source_topic: binding.source_topic.clone(),
         source_topic_id: binding.source_topic_id,
         state: MirrorState::Mirroring,
+        paused: None,
     }))
 }
 

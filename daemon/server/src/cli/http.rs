@@ -1,13 +1,13 @@
-//! Commands that ask a daemon over HTTP: `status`, `mirror status`, `failover`.
+//! Commands that ask a daemon over HTTP, and how: `status`, `failover`; those on flows are in `mirror`.
 
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tradewind_mirror::status::{FailoverReport, FlowStatus};
+use tradewind_mirror::status::FailoverReport;
 
 use super::args::{FailoverArgs, HttpArgs};
-use super::{Failure, Output};
+use super::{Failure, Output, mirror};
 
 /// `status`: exit code 1 if something needs attention.
 pub(super) fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
@@ -38,6 +38,10 @@ pub(super) fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
             text(&flow["flow"]),
             text(&flow["state"])
         );
+        for paused in flow["paused"].as_array().into_iter().flatten() {
+            let told = serde_json::from_value(paused.clone()).map(|paused| mirror::paused(&paused));
+            lines += &format!("    {}\n", told.unwrap_or_else(|_| paused.to_string()));
+        }
     }
     let attention: Vec<String> = status["attention"]
         .as_array()
@@ -55,34 +59,6 @@ pub(super) fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
     Ok(u8::from(!attention.is_empty()))
 }
 
-/// `mirror status`: exit code 0 whenever it answered.
-pub(super) fn mirror_status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
-    let flows: Vec<FlowStatus> = get(at, "/v1/mirror/status")?;
-    let unknown = || "unknown".to_owned();
-    let row = |flow: &FlowStatus| {
-        vec![
-            flow.flow.clone(),
-            flow.state.clone(),
-            flow.lag_records.map_or_else(unknown, |lag| lag.to_string()),
-            flow.lag_seconds.map_or_else(unknown, |lag| format!("{lag:.1}")),
-            flow.topics.to_string(),
-            format!("{}/{}", flow.groups.exact, flow.groups.total),
-            flow.problems.join("; "),
-        ]
-    };
-    let head = [
-        "flow",
-        "state",
-        "lag (records)",
-        "lag (s)",
-        "topics",
-        "groups exact",
-        "attention",
-    ];
-    output.rows(&flows, &head, flows.iter().map(row))?;
-    Ok(0)
-}
-
 /// `failover`: exit code 0 when clients may write.
 pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failure> {
     if !args.accept_loss {
@@ -92,10 +68,7 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
         ));
     }
     let body = json!({ "flow": args.flow, "accept_loss": true });
-    let agent = agent(FAILOVER_TIMEOUT);
-    let url = format!("{}/v1/failover", args.at.url.trim_end_matches('/'));
-    let answer = agent.post(&url).send_json(&body);
-    let report: FailoverReport = read(&url, answer)?;
+    let report: FailoverReport = post(&args.at, "/v1/failover", &body, FAILOVER_TIMEOUT)?;
     let mut lines = format!("flow {} is promoted: clients may write here\n", report.flow);
     for topic in &report.topics {
         for partition in &topic.partitions {
@@ -115,13 +88,27 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
             position.group, position.topic, position.partition, position.offset, position.status
         );
     }
+    for paused in &report.paused {
+        lines += &format!("  {}: the source may have more\n", mirror::paused(paused));
+    }
     output.text(&report, &lines)?;
     Ok(0)
 }
 
-fn get<T: DeserializeOwned>(at: &HttpArgs, path: &str) -> Result<T, Failure> {
+pub(super) fn get<T: DeserializeOwned>(at: &HttpArgs, path: &str) -> Result<T, Failure> {
     let url = format!("{}{path}", at.url.trim_end_matches('/'));
     read(&url, agent(QUERY_TIMEOUT).get(&url).call())
+}
+
+/// Asks for something to be done.
+pub(super) fn post<T: DeserializeOwned>(
+    at: &HttpArgs,
+    path: &str,
+    body: &serde_json::Value,
+    timeout: Duration,
+) -> Result<T, Failure> {
+    let url = format!("{}{path}", at.url.trim_end_matches('/'));
+    read(&url, agent(timeout).post(&url).send_json(body))
 }
 
 fn read<T: DeserializeOwned>(

@@ -11,6 +11,7 @@ mod consume;
 mod group;
 mod http;
 pub(crate) mod kafka;
+mod mirror;
 mod moment;
 mod outcome;
 mod output;
@@ -57,7 +58,7 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args, output),
         Command::Status(at) => http::status(&at, output),
-        Command::Mirror(args::MirrorCommand::Status(at)) => http::mirror_status(&at, output),
+        Command::Mirror(command) => mirror::run(command, output),
         Command::Failover(args) => http::failover(&args, output),
     }
 }

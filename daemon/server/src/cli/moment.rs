@@ -36,6 +36,18 @@ impl FromStr for Moment {
     }
 }
 
+/// A moment in UTC, to the second.
+pub(super) fn utc(ms: i64) -> String {
+    let since = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    match UNIX_EPOCH.checked_add(since) {
+        Some(at) if since < LATEST => humantime::format_rfc3339_seconds(at).to_string(),
+        _ => ms.to_string(),
+    }
+}
+
+/// The end of the year 9999, which has no name after it.
+const LATEST: Duration = Duration::from_secs(253_402_300_800);
+
 /// By how much a zone is ahead of UTC: of "", `Z`, `+hh`, `+hhmm`, `+hh:mm` and the same with a minus.
 fn zone_ms(zone: &str) -> Option<i64> {
     let (sign, rest) = match zone.as_bytes().first() {

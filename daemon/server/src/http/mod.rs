@@ -4,6 +4,7 @@
 //! There is no authentication: it listens on loopback unless told otherwise.
 
 mod health;
+mod mirror;
 mod v1;
 
 use std::sync::{Arc, OnceLock};
@@ -79,6 +80,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/flows", get(v1::flows))
         .route("/v1/groups", get(v1::groups))
         .route("/v1/mirror/status", get(v1::mirror_status))
+        .route("/v1/mirror/pause", post(mirror::pause))
+        .route("/v1/mirror/resume", post(mirror::resume))
         .route("/v1/failover", post(v1::failover))
         .fallback(v1::unknown)
         .with_state(facts);

@@ -18,7 +18,7 @@ use tradewind_wire::flow::FlowSpec;
 use super::Facts;
 
 /// An answer that is not the one asked for: `{"error": "..."}`.
-pub(super) struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -284,7 +284,7 @@ pub(super) async fn failover(
 pub(super) async fn unknown() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/status,failover}"
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume},failover}"
             .into(),
     )
 }
@@ -297,7 +297,7 @@ fn cluster(facts: &Facts) -> Result<&Cluster, Refusal> {
         .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, "starting".into()))
 }
 
-fn mirror(facts: &Facts) -> Result<&Mirror, Refusal> {
+pub(super) fn mirror(facts: &Facts) -> Result<&Mirror, Refusal> {
     facts
         .inner
         .mirror

@@ -1,6 +1,6 @@
 //! Flows: declaration, lineage, failover.
 
-use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming, Pause};
 use tradewind_wire::ids::TopicId;
 
 use super::{Log, TOPIC, registration};
@@ -185,6 +185,77 @@ fn failover_fences_mirrored_appends_and_promotes_with_the_last_cut() {
         FlowState::Promoted,
         "a daemon that restarts with the flow in its file does not undo a failover"
     );
+}
+
+fn pause(topic: Option<&str>, at_ms: i64) -> Command {
+    Command::PauseFlow {
+        flow: "east->west".to_owned(),
+        paused: at_ms > 0,
+        topic: topic.map(str::to_owned),
+        at_ms,
+        reason: format!("since {at_ms}"),
+    }
+}
+
+#[test]
+fn a_pause_keeps_its_first_reason_and_ends_for_flow_and_topic_apart() {
+    let mut log = mirrored();
+    let kept = |log: &Log| {
+        let since = |pause: &Option<Pause>| pause.as_ref().map(|pause| pause.since_ms);
+        let flow = &log.image.flows["east->west"];
+        let mirror = log.image.topic("orders").unwrap().mirror.clone().unwrap();
+        (flow.state, since(&flow.paused), since(&mirror.paused))
+    };
+    log.must(&pause(None, 5));
+    log.must(&pause(None, 6));
+    log.must(&pause(Some("orders"), 7));
+    assert_eq!(kept(&log), (FlowState::Paused, Some(5), Some(7)));
+    log.must(&Command::DeclareFlow { spec: flow_spec() });
+    log.must(&pause(None, 0));
+    log.must(&pause(None, 0));
+    assert_eq!(kept(&log), (FlowState::Active, None, Some(7)));
+    log.must(&pause(Some("orders"), 0));
+    assert_eq!(kept(&log), (FlowState::Active, None, None));
+    let unknown = log.apply(&pause(Some("bills"), 8));
+    assert!(matches!(unknown, Err(MetaError::NotMirroring(_))));
+
+    log.must(&pause(None, 9));
+    log.must(&Command::BeginFailover {
+        flow: "east->west".to_owned(),
+    });
+    assert_eq!(
+        kept(&log),
+        (FlowState::FailingOver, Some(9), None),
+        "for the report"
+    );
+    assert!(matches!(
+        log.apply(&pause(None, 0)),
+        Err(MetaError::FlowState { .. })
+    ));
+}
+
+#[test]
+fn what_was_stored_before_there_were_reasons_is_read() {
+    let old = r#"{"PauseFlow":{"flow":"east->west","paused":true}}"#;
+    let read: Command = serde_json::from_str(old).unwrap();
+    assert!(matches!(
+        read,
+        Command::PauseFlow {
+            topic: None,
+            at_ms: 0,
+            ..
+        }
+    ));
+    let log = mirrored();
+    let mut image = serde_json::to_value(&log.image).unwrap();
+    image["flows"]["east->west"]
+        .as_object_mut()
+        .unwrap()
+        .remove("paused");
+    for topic in image["topics"].as_object_mut().unwrap().values_mut() {
+        topic["mirror"].as_object_mut().unwrap().remove("paused");
+    }
+    assert_eq!(serde_json::from_value::<Image>(image).unwrap(), log.image);
 }
 
 #[test]

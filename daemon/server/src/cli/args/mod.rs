@@ -303,6 +303,38 @@ pub(crate) enum MirrorCommand {
     /// Lag, topics and group positions of every flow into the cluster.
     #[command(after_help = "Example:\n  tradewind mirror status --url http://127.0.0.1:9644 -o json")]
     Status(#[command(flatten)] HttpArgs),
+    /// Have a flow, or one topic of it, stand still: no record is copied, no group position is moved.
+    #[command(
+        after_help = "Example:\n  tradewind mirror pause 'east->west' --reason 'link maintenance'\n  tradewind mirror pause 'east->west' --topic orders"
+    )]
+    Pause(PauseArgs),
+    /// Let a flow, or one topic of it, go on where it stood.
+    #[command(
+        after_help = "Example:\n  tradewind mirror resume 'east->west'\n  tradewind mirror resume 'east->west' --topic orders"
+    )]
+    Resume(ResumeArgs),
+}
+
+/// Arguments of `mirror pause`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// Why, for whoever looks at the status.
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) which: ResumeArgs,
+}
+
+/// Arguments of `mirror resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The flow, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    /// Only this topic, by its name here or at the source.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
 }
 
 /// Arguments of `failover`.
@@ -374,6 +406,8 @@ mod tests {
             "config describe --topic a --broker 1 --broker-defaults --group g --all",
             "config alter --topic a --add x=1 --delete y --append z=2",
             "cluster log-dirs --broker 1 --broker 2 --topic a.*",
+            "mirror pause east->west --topic orders --reason maintenance",
+            "mirror resume east->west --url http://a:1",
             "topic list --bootstrap-server a:1,b:2 --timeout 5s -o json",
         ] {
             assert!(parses(good), "{good}");
@@ -403,6 +437,8 @@ mod tests {
             "config alter --topic a",
             "config alter --set x=1",
             "cluster log-dirs --broker one",
+            "mirror pause",
+            "mirror resume east->west --reason x",
             "topic list --timeout 0s",
             "topic list --timeout 5",
         ] {
