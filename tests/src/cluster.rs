@@ -84,7 +84,13 @@ impl Cluster {
         let nodes: Vec<String> = self
             .daemons
             .iter()
-            .map(|d| format!("{{ id = {}, mesh = \"{}\" }}", d.id, d.mesh))
+            .map(|d| {
+                format!(
+                    "{{ id = {}, mesh = \"{}\" }}",
+                    d.id,
+                    d.advertised.unwrap_or(d.mesh)
+                )
+            })
             .collect();
         for daemon in &self.daemons {
             let text = format!(

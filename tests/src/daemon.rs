@@ -22,6 +22,8 @@ pub struct Daemon {
     pub kafka: SocketAddr,
     /// Its mesh address (UDP).
     pub mesh: SocketAddr,
+    /// Where others are told to find it in the mesh, if that is not where it listens.
+    pub advertised: Option<SocketAddr>,
     /// Its HTTP address.
     pub http: SocketAddr,
     /// Its folder: `tradewind.toml`, certificates, `data/`, `log`.
@@ -37,6 +39,7 @@ impl Daemon {
             id,
             kafka,
             mesh,
+            advertised: None,
             http,
             folder,
             child: None,

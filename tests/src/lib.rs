@@ -21,6 +21,7 @@ pub mod load;
 pub mod mesh;
 pub mod ports;
 pub mod program;
+pub mod relay;
 pub mod siege;
 pub mod tear;
 pub mod wait;

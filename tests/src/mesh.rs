@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::relay::{Line, Relay};
 use crate::wait;
 
 /// What mirrored topics are called.
@@ -54,8 +55,21 @@ impl Mesh {
 
     /// As [`Self::start`], with further lines in every configuration file.
     pub fn start_with(folder: &Path, daemons: i32, naming: Naming, config: &str) -> Result<Self> {
-        let mut east = Cluster::prepare(folder, "east", daemons)?;
-        let mut west = Cluster::prepare(folder, "west", daemons)?;
+        let east = Cluster::prepare(folder, "east", daemons)?;
+        Self::start_to(folder, east, naming, config)
+    }
+
+    /// One daemon each, and between them a line of this kind: the west finds the east only through the relay.
+    pub fn start_apart(folder: &Path, naming: Naming, line: Line, seed: u64) -> Result<(Self, Relay)> {
+        let mut east = Cluster::prepare(folder, "east", 1)?;
+        let daemon = east.daemon(1)?;
+        let relay = Relay::udp(daemon.mesh, line, seed)?;
+        daemon.advertised = Some(relay.addr());
+        Ok((Self::start_to(folder, east, naming, "")?, relay))
+    }
+
+    fn start_to(folder: &Path, mut east: Cluster, naming: Naming, config: &str) -> Result<Self> {
+        let mut west = Cluster::prepare(folder, "west", i32::try_from(east.daemons.len())?)?;
         east.configure(&(remote(&west) + config))?;
         let flow = format!("\n[[mirror]]\nfrom = \"east\"\nnaming = \"{}\"\n", naming.word());
         west.configure(&(remote(&east) + &flow + config))?;
@@ -105,7 +119,11 @@ impl Mesh {
 
 /// How a cluster is named in the other's configuration.
 fn remote(other: &Cluster) -> String {
-    let addresses: Vec<String> = other.daemons.iter().map(|d| format!("\"{}\"", d.mesh)).collect();
+    let addresses: Vec<String> = other
+        .daemons
+        .iter()
+        .map(|d| format!("\"{}\"", d.advertised.unwrap_or(d.mesh)))
+        .collect();
     format!(
         "[clusters.{}]\nmesh = [{}]\ntls = {{ ca = \"{}\" }}\n",
         other.name,
