@@ -6,6 +6,7 @@
 
 use tradewind_wire::ids::NodeId;
 
+use crate::bugs::{self, Bug};
 use crate::image::{Image, Partition, Topic};
 
 /// What an election may know besides the partition.
@@ -73,7 +74,8 @@ pub(crate) fn settle(before: &Partition, next: &mut Partition, rules: &Rules<'_>
     if next.leader.is_some() && next.isr.len() >= rules.min_isr(next) {
         next.eligible.clear();
     }
-    if next.leader != before.leader || cause == Cause::LeaderRegistered || dropped {
+    let registered = cause == Cause::LeaderRegistered && !bugs::has(Bug::SameEpochAgain);
+    if next.leader != before.leader || registered || dropped {
         next.leader_epoch = before.leader_epoch.max(next.leader_epoch) + 1;
     }
     if next != before {

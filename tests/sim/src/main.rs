@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+#[cfg(feature = "known-bugs")]
+use tradewind_cluster::bugs::{Bug, put_back};
 
 mod disk;
 mod entropy;
@@ -47,6 +49,10 @@ struct Args {
     /// How long founding the cluster, and coming back after the storm, may take, in simulated seconds.
     #[arg(long, default_value_t = 120)]
     patience: u64,
+    /// The mistake to put back (needs the feature `known-bugs`): the run is then meant to fail.
+    #[cfg(feature = "known-bugs")]
+    #[arg(long)]
+    bug: Option<String>,
     /// With --seed: print what happens. Daemons' own logs come with RUST_LOG.
     #[arg(long, requires = "seed")]
     verbose: bool,
@@ -87,6 +93,11 @@ fn one(args: &Args, seed: u64) -> Result<bool> {
             .unwrap_or_else(|p| p.into_inner())
             .push(panic.to_string());
     }));
+    #[cfg(feature = "known-bugs")]
+    if let Some(name) = &args.bug {
+        let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == *name);
+        put_back(*bug.with_context(|| format!("there is no {name} among {:?}", Bug::ALL))?);
+    }
     let dir = Scratch::new()?;
     let plan = Plan {
         seed,
@@ -186,7 +197,10 @@ fn many(args: &Args) -> Result<bool> {
 }
 
 fn child(args: &Args, seed: u64) -> Result<(bool, String)> {
-    let output = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    #[cfg(feature = "known-bugs")]
+    command.args(args.bug.iter().flat_map(|bug| ["--bug", bug.as_str()]));
+    let output = command
         .args(["--seed", &seed.to_string(), "--storm", &args.storm.to_string()])
         .args(["--patience", &args.patience.to_string()])
         .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use super::{change_partition, current, daemon, partition};
+use crate::bugs::{self, Bug};
 use crate::command::{ElectionKind, IsrChange, IsrState, MetaError, Outcome, StaleWhat};
 use crate::election::{Cause, distrust, insert};
 use crate::image::{DaemonState, Image, Partition};
@@ -42,11 +43,13 @@ fn alter_one(image: &mut Image, node: NodeId, change: &IsrChange) -> Result<IsrS
             partition_epoch: now.partition_epoch,
         });
     }
-    current(
-        StaleWhat::PartitionEpoch,
-        change.partition_epoch.into(),
-        now.partition_epoch.into(),
-    )?;
+    if !bugs::has(Bug::InSyncWithoutEpochs) {
+        current(
+            StaleWhat::PartitionEpoch,
+            change.partition_epoch.into(),
+            now.partition_epoch.into(),
+        )?;
+    }
     let next = change_partition(
         image,
         (change.topic, change.partition),
@@ -86,6 +89,10 @@ fn wanted_isr(
         if change.isr[..i].iter().any(|&(other, _)| other == member) {
             return Err(MetaError::InvalidIsr(format!("node {member} is named twice")));
         }
+        let epoch = match image.nodes.get(&member) {
+            Some(daemon) if bugs::has(Bug::InSyncWithoutEpochs) => daemon.epoch,
+            _ => epoch,
+        };
         let daemon = daemon(image, member, epoch)?;
         if daemon.state != DaemonState::Active || now.failed.contains(&member) {
             return Err(MetaError::Ineligible(member));

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use tradewind_wire::ids::NodeId;
 
+use crate::bugs::{self, Bug};
+
 /// The leader's view of one partition within one leader epoch.
 #[derive(Debug)]
 pub(crate) struct Leadership {
@@ -207,15 +209,20 @@ impl Leadership {
             return false;
         }
         let maximal = self.in_sync.iter().chain(self.proposed.iter().flatten());
+        let own_ack = if bugs::has(Bug::WatermarkWithoutOwnFlush) {
+            i64::MAX
+        } else {
+            self.own_ack
+        };
         let reached = maximal
             .map(|node| match self.followers.get(node) {
                 Some(follower) => follower.ack,
-                None if *node == self.own => self.own_ack,
+                None if *node == self.own => own_ack,
                 None => -1,
             })
             .min()
             .unwrap_or(-1)
-            .min(self.own_ack);
+            .min(own_ack);
         let moved = reached > self.high_watermark;
         self.high_watermark = self.high_watermark.max(reached);
         moved
@@ -250,7 +257,7 @@ impl Leadership {
     fn may_join(&self, follower: &Follower) -> bool {
         !follower.failed
             && follower.ack >= self.high_watermark
-            && follower.ack >= self.epoch_start
+            && (follower.ack >= self.epoch_start || bugs::has(Bug::JoinBelowEpochStart))
             && follower.log_start >= self.start_floor
     }
 

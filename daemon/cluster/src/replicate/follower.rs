@@ -20,6 +20,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::{Follow, Mark, Push, Refusal, Start};
 
 use super::signal::{Kind, StreamSignal};
+use crate::bugs::{self, Bug};
 use crate::metrics;
 use crate::replica::{Replica, ReplicaError};
 
@@ -185,7 +186,9 @@ impl Stream {
                 let position = session.replica.follower_position();
                 session.over
                     || !wanted.contains_key(&key)
-                    || position.is_none_or(|position| position.leader_epoch != session.epoch)
+                    || position.is_none_or(|position| {
+                        position.leader_epoch != session.epoch && !bugs::has(Bug::StreamSurvivesEpoch)
+                    })
             })
             .map(|(handle, _)| *handle)
             .collect();
@@ -200,6 +203,9 @@ impl Stream {
     }
 
     fn open(&self, sessions: &mut Sessions, replica: &Arc<Replica>) {
+        if bugs::has(Bug::TruncateToWatermark) {
+            replica.cut_to_watermark();
+        }
         let (Some(position), Some(daemon_epoch)) =
             (replica.follower_position(), self.host.own_daemon_epoch())
         else {

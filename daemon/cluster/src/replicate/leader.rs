@@ -21,6 +21,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::{Follow, Mark, Push, Refusal, Start};
 
 use super::signal::{Kind, StreamSignal};
+use crate::bugs::{self, Bug};
 use crate::metrics;
 use crate::replica::{LeaderView, Replica, ReplicaError};
 
@@ -318,7 +319,8 @@ impl Stream {
         let Some(replica) = session.replica.clone() else {
             return Next::Nothing;
         };
-        let step = match replica.leader(Some(session.epoch)) {
+        let epoch = Some(session.epoch).filter(|_| !bugs::has(Bug::StreamSurvivesEpoch));
+        let step = match replica.leader(epoch) {
             Ok(view) => self.step(handle, session, &replica, &view),
             Err(error) => Err(Push::Refused {
                 handle,
