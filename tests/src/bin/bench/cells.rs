@@ -11,8 +11,9 @@
 //!
 //! In each round each system is started twice for the cells of one cluster size, the two taking turns: first each cell is
 //! driven as fast as it goes, `--bytes` of it; then, for `--seconds`, at half of what the slower of the two has reached,
-//! which gives the latencies. The client's first second there is not counted: it compiles itself. Processor time is that
-//! of all daemons, without the client. What is printed are medians over the rounds, ratios first.
+//! which gives the latencies. Neither the first load of each system nor the client's first second at half speed is counted:
+//! what runs on Java compiles itself. Processor time is that of all daemons, without the client. What is printed are
+//! medians over the rounds, ratios first.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -251,6 +252,7 @@ fn measure(
             let cluster = format!("{daemons}d");
             note(&cluster, "ready_s", system.start_seconds());
             note(&cluster, "idle_bytes", system.idle_bytes()? as f64);
+            warm_up(options, java, &*system, daemons)?;
             for cell in cells {
                 let load = if full {
                     cell.load(options.bytes / cell.record_bytes, None)
@@ -286,6 +288,17 @@ fn measure(
         }
     }
     Ok(())
+}
+
+/// Half of what a cell takes, sent and not counted: a system that compiles itself while it runs is measured afterwards.
+fn warm_up(options: &Options, java: &Java, system: &dyn System, daemons: u32) -> Result<()> {
+    let cell: Cell = format!("{daemons}d-16p-1k-none-all").parse()?;
+    let topic = Cell {
+        name: "warm-up".to_owned(),
+        ..cell
+    };
+    let load = topic.load(options.bytes / 2 / topic.record_bytes, None);
+    drive(java, system, &topic, &load).map(drop)
 }
 
 /// One run of the client on a new topic: what it said, and the daemons' processor seconds meanwhile.
