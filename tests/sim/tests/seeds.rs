@@ -36,12 +36,11 @@ fn a_seed_that_fails_is_told_with_the_command_that_repeats_it() {
     );
 }
 
-/// `cargo test -p tradewind-sim --features known-bugs`: mistakes that are put back are found within a few seeds.
+/// `cargo test -p tradewind-sim --features known-bugs`: a mistake that is put back is found within a few seeds.
 #[cfg(feature = "known-bugs")]
 #[test]
-fn known_bugs_are_found() {
-    for bug in ["SameEpochAgain", "WatermarkWithoutOwnFlush"] {
-        let finds = |seed: &u64| !sim(&["--seed", &seed.to_string(), "--bug", bug]).status.success();
-        assert!((1..=20).any(|seed| finds(&seed)), "{bug} is not found");
-    }
+fn a_known_bug_is_found() {
+    let bug = "SameEpochAgain";
+    let finds = |seed: u64| !sim(&["--seed", &seed.to_string(), "--bug", bug]).status.success();
+    assert!((1..=20).any(finds), "{bug} is not found");
 }
