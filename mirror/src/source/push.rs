@@ -259,14 +259,12 @@ fn ends(mark: Mark) -> SourceEnds {
 /// The source says where it stands.
 fn told(track: &mut Track, mark: Mark, now_ms: i64) {
     track.on_ends(ends(mark), now_ms);
-    if let Some(deleted) = mark.deleted {
-        track.on_deleted(deleted, ends(mark));
-    }
+    track.on_deleted(mark.deleted, ends(mark));
 }
 
 fn refused(track: &mut Track, reason: Refusal, mark: Mark, now_ms: i64) {
-    if let Some(deleted) = mark.deleted {
-        track.on_deleted(deleted, ends(mark));
+    if mark.deleted.is_some() {
+        track.on_deleted(mark.deleted, ends(mark));
     }
     match reason {
         Refusal::BelowStart => track.on_range(ends(mark), now_ms),

@@ -287,14 +287,16 @@ impl Track {
 
     /// The source says that records below `deleted` were removed there by DeleteRecords, not by retention. Whatever it
     /// says, what it still has counts as not deleted.
-    pub fn on_deleted(&mut self, deleted: i64, ends: SourceEnds) {
-        self.deleted = deleted.min(ends.start);
+    /// A source that does not say keeps to what was said before.
+    pub fn on_deleted(&mut self, deleted: Option<i64>, ends: SourceEnds) {
+        self.deleted = deleted.unwrap_or(self.deleted).min(ends.start);
     }
 
     /// Up to where records are to be deleted here because they were at the source, if that is not done yet and the source's
     /// history is ours.
     pub fn to_delete(&self) -> Option<i64> {
-        (self.matched && self.deleted > self.deleted_here).then_some(self.deleted)
+        let up_to = self.deleted.min(self.end);
+        (self.matched && self.phase == Phase::Read && up_to > self.deleted_here).then_some(up_to)
     }
 
     /// Records were deleted here: the log begins at `start` now, which is below what was wanted as long as the high

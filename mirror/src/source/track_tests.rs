@@ -232,22 +232,30 @@ fn what_was_deleted_at_the_source_is_deleted_here_after_a_match_and_is_no_gap() 
         high_watermark: 60,
     };
     // A source that cannot compare histories deletes nothing here.
-    track.on_deleted(15, stands(20));
+    track.on_deleted(Some(15), stands(20));
     assert_eq!(track.to_delete(), None);
     track.on_match();
     assert_eq!(track.to_delete(), Some(15), "the rest was retention's");
-    track.on_deleted(500, stands(30));
+    track.on_deleted(Some(500), stands(30));
     assert_eq!(track.to_delete(), Some(30), "what the source still has");
     track.on_deleted_here(22);
     assert_eq!(track.to_delete(), Some(30), "the watermark was at 22");
+    track.retry("the source is away".to_owned(), 0);
+    assert_eq!(track.to_delete(), None, "not in a wait, which it would prolong");
+    track.begin(log(40), &[entry(0, 5)], 1_000);
+    track.on_match();
     track.on_deleted_here(30);
     assert_eq!(track.to_delete(), None);
+    track.on_deleted(Some(45), stands(45));
+    assert_eq!(track.to_delete(), Some(40), "there is no more here");
+    track.on_deleted_here(40);
+    assert_eq!(track.to_delete(), None, "and nothing to ask for again");
 
     // Deleted before it could be copied: nothing was missed. A part of it was removed by retention.
-    track.on_deleted(50, stands(55));
+    track.on_deleted(Some(50), stands(55));
     track.on_range(stands(55), 0);
     assert_eq!(track.gap(), Some(Gap { from: 50, to: 55 }));
-    track.on_deleted(55, stands(55));
+    track.on_deleted(Some(55), stands(55));
     assert_eq!(track.gap(), None);
     let mut again = self::track();
     let gap = Lineage {

@@ -41,7 +41,8 @@ impl Replica {
     pub fn delete_mirrored(&self, offset: i64, leader_epoch: i32) -> Result<i64, ReplicaError> {
         let view = self.leader(Some(leader_epoch))?;
         let target = offset.min(view.high_watermark);
-        if target > view.log_start {
+        // Also where retention came first: a mirror of this mirror may still have it.
+        if target > self.deleted_to(view.log_start) {
             self.trim(target, leader_epoch)?;
         }
         Ok(self.log.start())
@@ -50,6 +51,13 @@ impl Replica {
     /// How far DeleteRecords has moved the log start, of the way to `log_start`, which the caller has read before.
     pub fn deleted_to(&self, log_start: i64) -> i64 {
         self.deleted.load(Ordering::Acquire).min(log_start)
+    }
+
+    /// As [`Self::deleted_to`], but no further than on every copy that may lead next: what another cluster may delete,
+    /// which could not get it back.
+    pub(crate) fn surely_deleted_to(&self, log_start: i64, leader_epoch: i32) -> i64 {
+        let sure = self.low_watermark(leader_epoch).unwrap_or(0).max(0);
+        self.deleted_to(log_start).min(sure)
     }
 
     fn trim(&self, target: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
@@ -73,7 +81,7 @@ impl Replica {
     /// earliest log start among them. This future may be dropped at any time.
     ///
     /// `timeout` is for the other copies, as in Kafka, where nothing is waited for if there are none: what this daemon's
-    /// own disk takes comes on top, up to ten seconds.
+    /// own disk takes is waited for anyway, up to ten seconds.
     pub async fn records_deleted(
         &self,
         offset: i64,
@@ -124,6 +132,8 @@ impl Replica {
         if self.durable_start.fetch_max(log_start, Ordering::AcqRel) < log_start {
             self.progress.wake();
             self.subscribers.acked();
+            // A mirror is told of what is deleted for sure.
+            self.subscribers.ready();
         }
     }
 }

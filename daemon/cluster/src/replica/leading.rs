@@ -91,6 +91,8 @@ impl Replica {
         drop(state);
         if trimmed {
             self.progress.wake();
+            // A mirror is told of what is deleted for sure.
+            self.subscribers.ready();
         }
         may_change
     }

@@ -188,6 +188,17 @@ impl Stream {
     }
 
     fn start(&self, start: &Start) {
+        {
+            let mut sessions = self.sessions.lock();
+            // A handle that is used again ends what it stood for.
+            if let Some(replica) = sessions.remove(&start.handle).and_then(|session| session.replica) {
+                replica.subscribers.remove(&self.signal, start.handle);
+            }
+            if sessions.len() >= SESSIONS_MAX {
+                tracing::warn!(reader = ?self.reader, limit = SESSIONS_MAX, "too many sessions on one stream");
+                return;
+            }
+        }
         let replica = self.host.replica(start.topic, start.partition);
         let session = match self.open(start, replica.as_ref()) {
             Ok((view, cursor)) => {
@@ -218,12 +229,8 @@ impl Stream {
                 reply: Some(reply),
             },
         };
-        let mut sessions = self.sessions.lock();
-        if sessions.len() < SESSIONS_MAX {
-            sessions.insert(start.handle, session);
-            drop(sessions);
-            self.signal.mark(start.handle);
-        }
+        self.sessions.lock().insert(start.handle, session);
+        self.signal.mark(start.handle);
     }
 
     /// Compares the reader's log with ours: the view and the offset from which to push, or what to say instead.
@@ -426,7 +433,10 @@ impl Stream {
             log_start: view.log_start,
             leader_epoch: view.epoch,
             sent_ms: self.host.clock().now_ms(),
-            deleted: replica.map(|replica| replica.deleted_to(view.log_start)),
+            deleted: replica.map(|replica| match self.reader {
+                Reader::Follower(_) => replica.deleted_to(view.log_start),
+                Reader::Mirror => replica.surely_deleted_to(view.log_start, view.epoch),
+            }),
         }
     }
 
