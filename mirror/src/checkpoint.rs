@@ -154,7 +154,10 @@ pub fn settle(decisions: &mut [Decision], outcomes: Option<&[CommitOutcome]>) {
 pub fn checkpoints(decisions: &[Decision], emitted: &mut Emitted) -> Vec<Checkpoint> {
     let mapped = decisions.iter().filter(|decision| {
         let facts = &decision.facts;
-        facts.offset >= 0 && matches!(facts.status, PositionStatus::Exact | PositionStatus::Pending)
+        // A position that was rewound at the source may stand further on here until it can be followed: whoever took that
+        // for its translation would skip records.
+        (0..=facts.source_offset).contains(&facts.offset)
+            && matches!(facts.status, PositionStatus::Exact | PositionStatus::Pending)
     });
     mapped
         .filter_map(|decision| {

@@ -117,22 +117,22 @@ impl Flow {
 /// Runs a flow until cancelled: whatever its state asks for, one thing at a time.
 pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
     while !cancel.is_cancelled() {
-        let state = flow.state();
-        match state {
+        let seen = flow.target.view().index;
+        match flow.state() {
             Some(FlowState::Active) => while_active(&flow, &cancel).await,
             Some(FlowState::FailingOver) => {
                 failover::cut_partitions(&flow.target, &flow.board, &flow.name).await;
-                wait_for_change(&flow, &cancel, Duration::from_millis(200)).await;
+                wait_for_change(&flow, &cancel, seen, Duration::from_millis(200)).await;
             }
             Some(FlowState::Paused | FlowState::Promoted) | None => {
-                wait_for_change(&flow, &cancel, Duration::from_secs(60)).await;
+                wait_for_change(&flow, &cancel, seen, Duration::from_secs(60)).await;
             }
         }
     }
 }
 
-async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, at_most: Duration) {
-    let seen = flow.target.view().index;
+/// Waits until the view is newer than `seen`, which the caller read before the state that it acted on.
+async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, seen: u64, at_most: Duration) {
     tokio::select! {
         () = cancel.cancelled() => {}
         () = flow.target.changed(seen) => {}
@@ -147,8 +147,12 @@ async fn while_active(flow: &Arc<Flow>, cancel: &CancellationToken) {
     tasks.spawn(supervisor::run(flow.clone(), stop.clone()));
     tasks.spawn(passes::run(flow.clone(), stop.clone()));
     tasks.close();
-    while flow.state() == Some(FlowState::Active) && !cancel.is_cancelled() {
-        wait_for_change(flow, cancel, Duration::from_secs(60)).await;
+    loop {
+        let seen = flow.target.view().index;
+        if flow.state() != Some(FlowState::Active) || cancel.is_cancelled() {
+            break;
+        }
+        wait_for_change(flow, cancel, seen, Duration::from_secs(60)).await;
     }
     stop.cancel();
     tasks.wait().await;

@@ -37,6 +37,8 @@ pub(crate) struct Pass {
 
 /// Runs regular passes until cancelled.
 pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
+    // A pass that was cut short may have taken checkpoints for written that are not.
+    flow.pass.lock().await.emitted.clear();
     let mut failing = false;
     while !cancel.is_cancelled() {
         let began = flow.target.clock().monotonic();
@@ -82,6 +84,7 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
         if declared.is_none_or(|flow| flow.state != FlowState::Active)
             || paused_topics(&view, &flow.name) != paused
         {
+            pass.emitted.clear();
             return Ok(());
         }
         let decisions = match write_group(flow, &group, &committed, &here).await {

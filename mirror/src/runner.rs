@@ -300,12 +300,10 @@ impl Inner {
     async fn status(&self, name: String, state: FlowState) -> FlowStatus {
         let flow = self.flow(&name);
         let view = self.target.view();
-        let mut known = Known {
-            paused: paused(&view, &name),
-            ..Known::default()
-        };
+        let mut known = Known::default();
         // The source is looked at before the logs here: what is zero was zero after the question came.
         if matches!(state, FlowState::Active | FlowState::Paused) {
+            known.paused = paused(&view, &name);
             match &flow {
                 Some(flow) => match flow.observe().await {
                     Ok(observation) => {

@@ -310,10 +310,14 @@ fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
         let behind = observed.high_watermark.max(heard) - have.max(observed.start);
         if behind > 0 {
             records = records.saturating_add(behind);
-            let since = report
-                .and_then(|report| report.behind_since_ms)
-                .unwrap_or(observation.at_ms);
-            since_ms = since_ms.min(since);
+            let seen = report.and_then(|report| report.behind_since_ms);
+            // What is paused is not looked at: it may be behind since then.
+            let stands = known.paused.iter().filter(|paused| {
+                let topic = paused.topic.as_ref();
+                topic.is_none_or(|topic| *topic == observed.here)
+            });
+            let since = stands.map(|paused| paused.since_ms).chain(seen).min();
+            since_ms = since_ms.min(since.unwrap_or(observation.at_ms));
         }
     }
     if known.unreachable {

@@ -83,6 +83,27 @@ fn lag_is_summed_over_the_leaders_and_zero_only_when_nothing_is_missing() {
 }
 
 #[test]
+fn what_is_paused_may_be_behind_since_then() {
+    let mut reports = vec![report(&[(0, 10)]), report(&[(1, 4)])];
+    for partition in reports.iter_mut().flat_map(|report| &mut report.partitions) {
+        partition.behind_since_ms = None;
+    }
+    let mut known = known(Some(observation(&[(0, 0, 10), (1, 0, 7)])), reports);
+    assert_eq!(status(&known).lag_seconds, Some(1.0));
+    let pause = |topic: Option<&str>, since_ms| Paused {
+        topic: topic.map(str::to_owned),
+        since_ms,
+        reason: String::new(),
+    };
+    known.paused = vec![pause(Some("east.bills"), 1_000)];
+    assert_eq!(status(&known).lag_seconds, Some(1.0), "another topic");
+    known.paused.push(pause(Some("east.orders"), 2_000));
+    assert_eq!(status(&known).lag_seconds, Some(4.0));
+    known.paused.push(pause(None, 1_500));
+    assert_eq!(status(&known).lag_seconds, Some(4.5));
+}
+
+#[test]
 fn records_that_the_source_removed_are_not_lag() {
     let status = status(&known(Some(observation(&[(0, 40, 40)])), vec![report(&[(0, 0)])]));
     assert_eq!(status.lag_records, Some(0));

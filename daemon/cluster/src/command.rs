@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tradewind_wire::flow::{FlowSpec, Lineage};
+use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 
 use crate::image::{Cut, Endpoint, FlowState};
@@ -120,21 +120,27 @@ pub enum Command {
         /// What it copies, from where.
         spec: FlowSpec,
     },
-    /// Pauses or resumes a flow, or one of its topics.
+    /// Pauses or resumes a flow.
     PauseFlow {
         /// Its name.
         flow: String,
         /// Whether it shall stand.
         paused: bool,
-        /// Only this mirror topic, by its name here or, if there is none, at the source.
-        #[serde(default)]
-        topic: Option<String>,
         /// When this was asked for, in ms since the epoch.
         #[serde(default)]
         at_ms: i64,
         /// Why, for a person to read.
         #[serde(default)]
         reason: String,
+    },
+    /// Pauses or resumes one topic of a flow.
+    PauseTopic {
+        /// The flow.
+        flow: String,
+        /// The mirror topic, by its name here or, if there is none, at the source.
+        topic: String,
+        /// Since when, in ms since the epoch, and why; none resumes.
+        pause: Option<Pause>,
     },
     /// Forgets a flow that has no mirroring topics.
     RemoveFlow {

@@ -214,12 +214,19 @@ impl Target for OwnCluster {
     }
 
     async fn pause(&self, flow: &str, topic: Option<&str>, pause: Option<Pause>) -> Result<(), CommandError> {
-        let command = Command::PauseFlow {
-            flow: flow.to_owned(),
-            paused: pause.is_some(),
-            topic: topic.map(str::to_owned),
-            at_ms: pause.as_ref().map_or(0, |pause| pause.since_ms),
-            reason: pause.map(|pause| pause.reason).unwrap_or_default(),
+        let flow = flow.to_owned();
+        let command = match topic {
+            Some(topic) => Command::PauseTopic {
+                flow,
+                topic: topic.to_owned(),
+                pause,
+            },
+            None => Command::PauseFlow {
+                flow,
+                paused: pause.is_some(),
+                at_ms: pause.as_ref().map_or(0, |pause| pause.since_ms),
+                reason: pause.map(|pause| pause.reason).unwrap_or_default(),
+            },
         };
         self.propose(command).await.map(drop)
     }

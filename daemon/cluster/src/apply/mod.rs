@@ -109,7 +109,6 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
         Command::PauseFlow {
             flow,
             paused,
-            topic,
             at_ms,
             reason,
         } => {
@@ -117,8 +116,9 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
                 since_ms: *at_ms,
                 reason: reason.clone(),
             });
-            flows::pause(image, flow, topic.as_deref(), pause)
+            flows::pause(image, flow, None, pause)
         }
+        Command::PauseTopic { flow, topic, pause } => flows::pause(image, flow, Some(topic), pause.clone()),
         Command::RemoveFlow { flow } => flows::remove(image, flow),
         Command::Lineage { entries } => flows::lineage(image, entries),
         Command::BeginFailover { flow } => flows::begin_failover(image, flow),

@@ -83,7 +83,11 @@ fn pause(args: &PauseArgs, output: Output) -> Result<u8, Failure> {
 fn resume(which: &ResumeArgs, output: Output) -> Result<u8, Failure> {
     let body = json!({ "flow": which.flow, "topic": which.topic });
     let done: Value = post(&which.at, "/v1/mirror/resume", &body, CHANGE_TIMEOUT)?;
-    output.text(&done, &format!("{} goes on\n", named(which)))?;
+    let rest = match which.topic {
+        Some(_) => "",
+        None => ", but for topics that were paused by name",
+    };
+    output.text(&done, &format!("{} is not paused any more{rest}\n", named(which)))?;
     Ok(0)
 }
 

@@ -188,12 +188,22 @@ fn failover_fences_mirrored_appends_and_promotes_with_the_last_cut() {
 }
 
 fn pause(topic: Option<&str>, at_ms: i64) -> Command {
-    Command::PauseFlow {
-        flow: "east->west".to_owned(),
-        paused: at_ms > 0,
-        topic: topic.map(str::to_owned),
-        at_ms,
-        reason: format!("since {at_ms}"),
+    let (flow, reason) = ("east->west".to_owned(), format!("since {at_ms}"));
+    match topic {
+        Some(topic) => Command::PauseTopic {
+            flow,
+            topic: topic.to_owned(),
+            pause: (at_ms > 0).then_some(Pause {
+                since_ms: at_ms,
+                reason,
+            }),
+        },
+        None => Command::PauseFlow {
+            flow,
+            paused: at_ms > 0,
+            at_ms,
+            reason,
+        },
     }
 }
 
@@ -238,14 +248,7 @@ fn a_pause_keeps_its_first_reason_and_ends_for_flow_and_topic_apart() {
 fn what_was_stored_before_there_were_reasons_is_read() {
     let old = r#"{"PauseFlow":{"flow":"east->west","paused":true}}"#;
     let read: Command = serde_json::from_str(old).unwrap();
-    assert!(matches!(
-        read,
-        Command::PauseFlow {
-            topic: None,
-            at_ms: 0,
-            ..
-        }
-    ));
+    assert!(matches!(read, Command::PauseFlow { at_ms: 0, .. }));
     let log = mirrored();
     let mut image = serde_json::to_value(&log.image).unwrap();
     image["flows"]["east->west"]

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// The cluster as one daemon sees it: daemons, topics, flows, what needs attention.
     #[command(after_help = "Example:\n  tradewind status --url http://127.0.0.1:9644")]
     Status(HttpArgs),
-    /// Look at the flows into a cluster.
+    /// Look at the flows into a cluster, pause and resume them.
     #[command(subcommand)]
     Mirror(MirrorCommand),
     /// Cut a flow whose source is lost and hand its topics to the clients of this cluster.
