@@ -123,6 +123,7 @@ impl Replicas {
                     tracing::error!(topic = %key.0, partition = key.1, %error, "cannot open a log; it is set aside");
                     self.set_aside(key);
                     report.damaged.push(key);
+                    report.suspect.push(key);
                 }
             }
         }
@@ -249,6 +250,7 @@ impl Replicas {
             replica.log().set_inherited(cut);
             replica.apply(partition, settings, registered);
             self.copies.write().insert(key, Arc::clone(&replica));
+            self.recovered.lock().remove(&key);
             touched.push(replica);
         }
     }
@@ -261,7 +263,8 @@ impl Replicas {
         settings: ReplicaSettings,
     ) -> Result<Arc<Replica>, String> {
         let key = (topic.id, partition);
-        let recovered = self.recovered.lock().remove(&key);
+        // It stays among these until it is among the copies: the checkpoints are never without it.
+        let recovered = self.recovered.lock().get(&key).cloned();
         let config = self.log_config(image, Some(topic));
         let log = match recovered {
             Some(log) => {
@@ -343,10 +346,12 @@ impl Replicas {
             clean,
             ..Checkpoints::default()
         };
-        for key in self.recovered.lock().keys() {
-            // Not shown by an image yet: as it was.
+        for (key, log) in self.recovered.lock().iter() {
+            // Not shown by an image yet: as it was, but for what recovery cut.
             let hint = self.hints.lock().partitions.get(key).copied();
-            checkpoints.partitions.insert(*key, hint.unwrap_or_default());
+            let mut checkpoint = hint.unwrap_or_default();
+            checkpoint.recovery_point = checkpoint.recovery_point.min(log.flushed_end());
+            checkpoints.partitions.insert(*key, checkpoint);
         }
         let replicas = self.all();
         for replica in &replicas {
@@ -376,16 +381,20 @@ impl Replicas {
         Ok(())
     }
 
-    /// Flushes and closes every log: the end of a clean stop. False if one could not be closed in order.
+    /// Flushes and closes every log: the end of a clean stop. False if one could not be closed in order, or was out of
+    /// service before: the next start must not believe it unseen.
     ///
     /// From then on no image is taken over, so that nothing is deleted under a log that is being closed.
     pub(crate) fn close(&self) -> bool {
         self.seen.lock().closed = true;
-        self.all().iter().fold(true, |clean, replica| match replica.log().close() {
-            Ok(()) => clean,
-            Err(error) => {
-                tracing::error!(topic = %replica.topic_name, partition = replica.partition, %error, "cannot close a log");
-                false
+        self.all().iter().fold(true, |clean, replica| {
+            let usable = replica.log().poisoned().is_none();
+            match replica.log().close() {
+                Ok(()) => clean && usable,
+                Err(error) => {
+                    tracing::error!(topic = %replica.topic_name, partition = replica.partition, %error, "cannot close a log");
+                    false
+                }
             }
         })
     }

@@ -175,9 +175,10 @@ impl<'a> Opening<'a> {
                 .iter()
                 .copied()
                 .find(|orphan| *orphan > base && following.is_none_or(|next| *orphan < next));
-            let sound = match missing.or(following) {
-                Some(next) if next <= self.trusted => self.closed_segment(base, next)?,
-                next => self.last_segment(base, next.is_some())?,
+            let sound = match following {
+                Some(next) if next <= self.trusted && missing.is_none() => self.closed_segment(base, next)?,
+                // With nothing behind it, it is the one that is written to from now on.
+                next => self.last_segment(base, next.or(missing).is_some())?,
             };
             if let Some(missing) = missing {
                 self.note_missing(missing);
@@ -303,6 +304,7 @@ impl<'a> Opening<'a> {
         if active.next_offset < self.flushed_before() {
             self.recovered.damaged = true;
             std::fs::copy(path, fresh_name(path))?;
+            self.mark_damaged()?;
         }
         self.recovered.truncated_bytes += size - position;
         self.recovered.detail.get_or_insert(detail);
@@ -314,8 +316,22 @@ impl<'a> Opening<'a> {
             .try_for_each(|path| files::remove_if_present(path))
     }
 
+    /// Writes down that damage was found, before anything is changed: after a crash in the middle of that, what is left may
+    /// look sound.
+    fn mark_damaged(&self) -> io::Result<()> {
+        let suspect = Suspect {
+            flushed: (self.end_at_most < i64::MAX).then_some(self.end_at_most),
+            damaged: true,
+            unflushed_lost: self.recovered.unflushed_lost,
+        };
+        suspect::write(self.dir, suspect)
+    }
+
     /// Removes the segments after one that was cut or is missing: kept aside if they hold what was flushed.
     fn drop_segments(&mut self, bases: &[i64]) -> io::Result<()> {
+        if self.recovered.damaged {
+            self.mark_damaged()?;
+        }
         // The last first, so that a crash in between leaves no gap.
         for &base in bases.iter().rev() {
             let segment = Segment::closed(self.dir, base, 0, base);

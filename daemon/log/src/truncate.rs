@@ -186,7 +186,9 @@ impl Log {
         cut.file.held()?.set_len(position)?;
         // Before anything is written there: after a power cut, pages of what was cut beside pages of what came instead could
         // make a batch whose offset and epoch, which lie outside its CRC, are another's.
-        cut.file.sync()?;
+        cut.file
+            .sync()
+            .inspect_err(|error| self.fail_flush(state.flushed.min(offset), error))?;
         // Written again when the segment is closed; until then they would point past the cut.
         paths[1..3]
             .iter()
