@@ -61,7 +61,7 @@ fn recovery_points(data_dir: &Path, topic_id: &str) -> Result<HashMap<usize, i64
     let mut found = HashMap::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
-        if let [topic, partition, _, recovery_point, _] = fields[..]
+        if let [topic, partition, _, recovery_point, ..] = fields[..]
             && topic == topic_id
         {
             found.insert(partition.parse()?, recovery_point.parse()?);

@@ -268,6 +268,7 @@ fn a_full_disk_refuses_writes_and_nothing_else() -> Result<()> {
     kafka.create_topic("large", 1, &[])?;
     kafka.create_topic(TOPIC, 1, &[])?;
     if !limit_files(&cluster, Some(8 << 20))? {
+        ensure!(std::env::var_os("CI").is_none(), "no prlimit here");
         println!("skipped: no prlimit here");
         return Ok(());
     }

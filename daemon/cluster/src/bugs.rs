@@ -1,4 +1,5 @@
-//! Mistakes that others have made in this place, to be put back by the feature `known-bugs`: the simulation must find them.
+//! Mistakes that others have made in this place, put back by the feature `known-bugs` to see whether the simulation finds
+//! them (`docs/internals/simulation.md` says which it does).
 //!
 //! Without the feature, as in every daemon, nobody has any, and the compiler removes the questions.
 

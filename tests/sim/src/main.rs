@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -172,9 +173,14 @@ fn many(args: &Args) -> Result<bool> {
                     println!("seed {seed}: FAILED: two runs differ");
                 }
                 if !well || differs {
+                    let features = if cfg!(feature = "known-bugs") {
+                        " --features known-bugs"
+                    } else {
+                        ""
+                    };
                     println!(
-                        "repeat with: cargo run -p tradewind-sim --bin sim -- --seed {seed} --storm {} --verbose",
-                        args.storm
+                        "repeat with: cargo run -p tradewind-sim{features} --bin sim -- {} --verbose",
+                        of_seed(args, seed).join(" ")
                     );
                     failed.lock().unwrap_or_else(|p| p.into_inner()).push(seed);
                 }
@@ -196,17 +202,48 @@ fn many(args: &Args) -> Result<bool> {
     Ok(failed.is_empty())
 }
 
-fn child(args: &Args, seed: u64) -> Result<(bool, String)> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// The arguments that run one seed as it is run among many.
+fn of_seed(args: &Args, seed: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in [
+        ("--seed", seed),
+        ("--storm", args.storm),
+        ("--patience", args.patience),
+    ] {
+        all.extend([name.to_owned(), value.to_string()]);
+    }
     #[cfg(feature = "known-bugs")]
-    command.args(args.bug.iter().flat_map(|bug| ["--bug", bug.as_str()]));
-    let output = command
-        .args(["--seed", &seed.to_string(), "--storm", &args.storm.to_string()])
-        .args(["--patience", &args.patience.to_string()])
+    if let Some(bug) = &args.bug {
+        all.extend(["--bug".to_owned(), bug.clone()]);
+    }
+    all
+}
+
+/// How often it is looked whether a run is done, and how many times at most, however far its simulated time has come.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 30_000;
+
+fn child(args: &Args, seed: u64) -> Result<(bool, String)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(of_seed(args, seed))
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output()
+        .spawn()
         .context("cannot start a run")?;
+    let mut looks = 0;
+    // It prints a line at its end, which a pipe holds.
+    while child.try_wait()?.is_none() {
+        if looks == LOOKS {
+            child.kill()?;
+            child.wait()?;
+            let said = format!("seed {seed}: FAILED: not done after {:?}\n", LOOK * LOOKS);
+            return Ok((false, said));
+        }
+        looks += 1;
+        std::thread::sleep(LOOK);
+    }
+    let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok((output.status.success(), said))
 }

@@ -7,7 +7,7 @@ use tradewind_wire::messages::join_group::JoinGroupResponseMember;
 use tradewind_wire::messages::leave_group::MemberIdentity;
 use tradewind_wire::messages::{JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
 
-use crate::member::{Group, Member, committed, protocol};
+use crate::member::{Group, Member, committed, coordinator_in, protocol};
 use crate::support::{SOON, Topic, error, own_cluster, unique};
 
 #[test]
@@ -555,11 +555,8 @@ fn check_38_a_new_group_waits_for_more_members_before_its_first_generation() -> 
     let Some((_folder, cluster)) = own_cluster(1, "")? else {
         return Ok(());
     };
-    let mut kafka = cluster.kafka();
     let id = unique("delay");
-    let coordinator = wait::until("the group has a coordinator", SOON, || {
-        kafka.coordinator(&id).map(Some)
-    })?;
+    let coordinator = coordinator_in(&mut cluster.kafka(), &id)?;
     let group = Group { id, coordinator };
     let (mut first, mut second) = (group.member()?, group.member()?);
     // The second one comes before the first is answered, and both are in the first generation.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use tradewind_tests::kafka::Connection;
+use tradewind_tests::kafka::{Connection, Kafka};
 use tradewind_tests::wait;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::join_group::JoinGroupRequestProtocol;
@@ -64,7 +64,11 @@ impl Group {
 
 /// Where a group is looked after, once it is.
 pub(crate) fn coordinator(group: &str) -> Result<SocketAddr> {
-    let mut kafka = kafka();
+    coordinator_in(&mut kafka(), group)
+}
+
+/// As [`coordinator`], in a test's own cluster.
+pub(crate) fn coordinator_in(kafka: &mut Kafka, group: &str) -> Result<SocketAddr> {
     wait::until("the group has a coordinator that serves it", SOON, || {
         let at = kafka.coordinator(group)?;
         let request = OffsetFetchRequest {

@@ -146,7 +146,7 @@ pub struct ConsumerGroup {
     pub(super) syncs: BTreeMap<String, i64>,
     /// The version of the topics that the group's subscriptions were last held against.
     pub(super) checked: Option<u64>,
-    /// What was written since [`ConsumerGroup::take_records`], with what undoes it.
+    /// What was written and the log does not have yet, with what undoes it.
     written: Vec<(Record, Record)>,
 }
 
