@@ -383,3 +383,34 @@ fn a_bit_flipped_in_a_closed_segment_is_an_error_for_its_batch_alone() -> Result
     ensure!((1..=3).contains(&refused), "{refused} batches were refused");
     load::check(&mut kafka, TOPIC, &written[1])
 }
+
+#[test]
+fn a_leader_whose_disk_fails_gives_way_to_another() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(folder.path(), &ClusterSpec::new("east", 3))?;
+    let mut kafka = cluster.kafka();
+    kafka.create_topic(
+        TOPIC,
+        1,
+        &[("segment.bytes", "20000"), ("min.insync.replicas", "2")],
+    )?;
+    whole(&mut kafka, 3)?;
+    let leads = kafka.partitions(TOPIC)?.remove(0).leader_id;
+    let dir = topic_dir(&mut kafka, &cluster, usize::try_from(leads - 1)?)?;
+    let load = Load::start(|| cluster.kafka(), TOPIC, 1, Codec::None);
+    // The next segment cannot be begun where there is no directory any more.
+    fs::rename(dir.join("0"), folder.path().join("gone"))?;
+    wait::until_true("another daemon leads, without the failed copy", 60, || {
+        let partition = kafka.partitions(TOPIC)?.remove(0);
+        let (leader, in_sync) = (partition.leader_id, partition.isr_nodes);
+        ensure!(
+            leader >= 0 && leader != leads && !in_sync.contains(&leads),
+            "{leader} leads, {in_sync:?} in sync"
+        );
+        Ok(true)
+    })?;
+    let before = load.batches();
+    wait::until_true("writes go on", 30, || Ok(load.batches() > before + 10))?;
+    let written = load.stop()?;
+    load::check(&mut kafka, TOPIC, &written[0])
+}

@@ -1,4 +1,5 @@
-//! Proposes in-sync sets: gathers what this daemon's leaders want and sends it to the controller, one entry at a time.
+//! Proposes in-sync sets: gathers what this daemon's leaders want and sends it to the controller, one entry at a time. Also
+//! tells it of copies here that are out of service.
 //!
 //! A proposal whose outcome is unknown is sent again until the controller answers: asked twice, the second is refused as
 //! stale, and the image tells which. Until then the replica counts the proposed members into its maximal set.
@@ -69,6 +70,9 @@ impl InSync {
             let Some(daemon_epoch) = metadata.standing().borrow().daemon_epoch else {
                 continue;
             };
+            if all {
+                report_failed(own, &metadata, &replicas, daemon_epoch).await;
+            }
             let mut changes = std::mem::take(&mut undecided);
             gather(
                 own,
@@ -82,6 +86,49 @@ impl InSync {
                 undecided = propose(own, &metadata, daemon_epoch, changes).await;
             }
         }
+    }
+}
+
+/// Tells the controller of copies here that are out of service, so that others lead and nobody waits for them.
+///
+/// A copy that is the last one in sync is not told of: nobody could lead in its place, and what it has can be read.
+async fn report_failed(own: NodeId, metadata: &Metadata, replicas: &Replicas, daemon_epoch: i64) {
+    let mut failed = Vec::new();
+    let mut first = None;
+    let image = metadata.image();
+    for replica in replicas.all() {
+        let poisoned = replica.log().poisoned();
+        let Some(reason) = replica.failure().or(poisoned) else {
+            continue;
+        };
+        replica.failed(reason.clone());
+        let news = image
+            .partition(replica.topic, replica.partition)
+            .is_some_and(|now| {
+                let other = |set: &[NodeId]| set.iter().any(|member| *member != own);
+                let waited_for = now.isr.contains(&own) || now.eligible.contains(&own);
+                waited_for && !now.failed.contains(&own) && (other(&now.isr) || other(&now.eligible))
+            });
+        if news && failed.len() < CHANGES_MAX {
+            failed.push((replica.topic, replica.partition));
+            first.get_or_insert(reason);
+        }
+    }
+    let Some(reason) = first else { return };
+    tracing::warn!(
+        replicas = failed.len(),
+        reason,
+        "telling the controller of replicas that are out of service"
+    );
+    let command = Command::ReplicaFailed {
+        node: own,
+        daemon_epoch,
+        replicas: failed,
+        reason,
+    };
+    // Told again at the next look unless the image has it by then.
+    if let Err(error) = metadata.propose(command, PROPOSE_TIMEOUT).await {
+        tracing::warn!(%error, "replicas that are out of service are not told of yet");
     }
 }
 
