@@ -18,7 +18,7 @@ impl Log {
         let _one_at_a_time = self.flushing.lock();
         let (end, files, epochs) = {
             let mut state = self.lock();
-            if let (Some(reason), false) = (self.poisoned(), state.closed) {
+            if let Some(reason) = self.poisoned() {
                 return Err(io::Error::other(reason));
             }
             if state.closed
@@ -53,7 +53,7 @@ impl Log {
             return Err(error);
         }
         let mut state = self.lock();
-        if let Some(reason) = self.poisoned() {
+        if let (Some(reason), false) = (self.poisoned(), state.closed) {
             // Of two that flush one file, only one is told that it failed: a new segment may have been begun meanwhile.
             return Err(io::Error::other(reason));
         }

@@ -318,8 +318,9 @@ impl Log {
 
     /// Ends the log without saving anything: its files are about to be removed.
     pub fn discard(&self) {
-        // Nobody creates files in a directory that is about to go.
+        // Nobody creates files in a directory that is about to go, nor does a flush that is under way.
         let _files = self.replacing.lock();
+        let _flush = self.flushing.lock();
         self.state.lock().closed = true;
         self.env.tail.release(self.tail.clear());
     }
