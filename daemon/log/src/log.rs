@@ -244,6 +244,17 @@ impl Log {
         }
     }
 
+    /// Forgets the epochs that begin at the log's end, in which nothing was written: for a follower whose leader does not
+    /// know them. It would be told to cut again and again where there is nothing left to cut.
+    pub fn forget_empty_epochs(&self) {
+        let mut state = self.state.lock();
+        let end = state.end;
+        if state.epochs.truncate(end) {
+            state.epochs_dirty = true;
+            self.publish(&state);
+        }
+    }
+
     /// The first offset of a leader epoch, if the log knows it.
     pub fn epoch_start(&self, epoch: i32) -> Option<i64> {
         self.state.lock().epochs.start_of(epoch)

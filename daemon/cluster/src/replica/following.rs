@@ -114,6 +114,7 @@ impl Replica {
             "cutting records that the leader does not have"
         );
         self.log.truncate_to(own)?;
+        self.log.forget_empty_epochs();
         self.high_watermark.fetch_min(own, Ordering::AcqRel);
         self.durable_start.fetch_min(self.log.start(), Ordering::AcqRel);
         self.deleted.fetch_min(own, Ordering::AcqRel);

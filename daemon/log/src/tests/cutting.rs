@@ -160,3 +160,21 @@ fn aborted_transactions_are_listed_until_they_are_cut() {
     assert!(log.aborted_transactions(0, 5).is_empty());
     assert_eq!(log.last_stable_offset(3), 1, "both are open again");
 }
+
+#[test]
+fn an_epoch_in_which_nothing_was_written_is_forgotten_and_those_before_it_stay() {
+    let bench = Bench::new();
+    let log = bench.fresh();
+    log.append(batch(3, "kept"), 1).unwrap();
+    log.assign_epoch(4);
+    assert_eq!(log.last_epoch(), Some(4));
+    // There is nothing to cut, which is why a cut does not do it.
+    log.truncate_to(log.end()).unwrap();
+    assert_eq!(log.last_epoch(), Some(4));
+    log.forget_empty_epochs();
+    assert_eq!(log.last_epoch(), Some(1));
+    log.forget_empty_epochs();
+    assert_eq!((log.last_epoch(), log.end()), (Some(1), 3));
+    log.append(batch(1, "next"), 2).unwrap();
+    assert_eq!(log.end_offset_for_epoch(1), Some((1, 3)));
+}
