@@ -55,12 +55,8 @@ impl InSync {
                 () = tokio::time::sleep(LAG_CHECK) => true,
             };
             let asked = std::mem::take(&mut *self.asked.lock());
-            let candidates: Vec<Arc<Replica>> = if all {
-                replicas
-                    .all()
-                    .into_iter()
-                    .filter(|replica| replica.is_leader())
-                    .collect()
+            let looked_at: Vec<Arc<Replica>> = if all {
+                replicas.all()
             } else {
                 asked
                     .iter()
@@ -71,17 +67,10 @@ impl InSync {
                 continue;
             };
             if all {
-                report_failed(own, &metadata, &replicas, daemon_epoch).await;
+                report_failed(own, &metadata, &looked_at, daemon_epoch).await;
             }
             let mut changes = std::mem::take(&mut undecided);
-            gather(
-                own,
-                &metadata,
-                &candidates,
-                lag_max_ms,
-                daemon_epoch,
-                &mut changes,
-            );
+            gather(own, &metadata, &looked_at, lag_max_ms, daemon_epoch, &mut changes);
             if !changes.is_empty() {
                 undecided = propose(own, &metadata, daemon_epoch, changes).await;
             }
@@ -92,16 +81,19 @@ impl InSync {
 /// Tells the controller of copies here that are out of service, so that others lead and nobody waits for them.
 ///
 /// A copy that is the last one in sync is not told of: nobody could lead in its place, and what it has can be read.
-async fn report_failed(own: NodeId, metadata: &Metadata, replicas: &Replicas, daemon_epoch: i64) {
+async fn report_failed(own: NodeId, metadata: &Metadata, all: &[Arc<Replica>], daemon_epoch: i64) {
     let mut failed = Vec::new();
     let mut first = None;
     let image = metadata.image();
-    for replica in replicas.all() {
-        let poisoned = replica.log().poisoned();
-        let Some(reason) = replica.failure().or(poisoned) else {
-            continue;
+    for replica in all {
+        let reason = match (replica.failure(), replica.log().poisoned()) {
+            (Some(reason), _) => reason,
+            (None, Some(reason)) => {
+                replica.failed(reason.clone());
+                reason
+            }
+            (None, None) => continue,
         };
-        replica.failed(reason.clone());
         let news = image
             .partition(replica.topic, replica.partition)
             .is_some_and(|now| {

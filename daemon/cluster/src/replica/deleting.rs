@@ -56,8 +56,10 @@ impl Replica {
     /// As [`Self::deleted_to`], but no further than on every copy that may lead next: what another cluster may delete,
     /// which could not get it back.
     pub(crate) fn surely_deleted_to(&self, log_start: i64, leader_epoch: i32) -> i64 {
-        let sure = self.low_watermark(leader_epoch).unwrap_or(0).max(0);
-        self.deleted_to(log_start).min(sure)
+        match self.deleted_to(log_start) {
+            0 => 0,
+            deleted => deleted.min(self.low_watermark(leader_epoch).unwrap_or(0).max(0)),
+        }
     }
 
     fn trim(&self, target: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
