@@ -12,9 +12,7 @@ use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::ProduceRequest;
 use tradewind_wire::messages::produce::PartitionProduceResponse;
 
-use crate::support::{
-    Topic, await_topic, batch, brokers, error, now, own_cluster, produce_request, produced, unique,
-};
+use crate::support::{Topic, batch, brokers, error, now, own_cluster, produce_request, produced, unique};
 
 /// A batch with its header changed and its CRC made right again.
 fn forged(change: impl FnOnce(&mut BatchHeader)) -> Result<Bytes> {
@@ -266,11 +264,7 @@ fn check_21_fewer_in_sync_replicas_than_asked_for_are_not_enough() -> Result<()>
     let Some((_folder, mut cluster)) = own_cluster(3, "")? else {
         return Ok(());
     };
-    let mut kafka = cluster.kafka();
-    let name = unique("few");
-    kafka.create_topic(&name, 1, &[("min.insync.replicas", "3")])?;
-    await_topic(&mut kafka, &name, 3)?;
-    let mut topic = Topic::open(name, kafka)?;
+    let mut topic = Topic::in_cluster(&cluster, "few", &[("min.insync.replicas", "3")])?;
     topic.append(batch(&["a"]))?;
 
     let led = topic.kafka.partitions(&topic.name)?.remove(0);
@@ -312,11 +306,7 @@ fn check_21_a_set_that_shrinks_after_the_append_is_told_as_such() -> Result<()> 
     let Some((_folder, mut cluster)) = own_cluster(3, "")? else {
         return Ok(());
     };
-    let mut kafka = cluster.kafka();
-    let name = unique("shrinks");
-    kafka.create_topic(&name, 1, &[("min.insync.replicas", "3")])?;
-    await_topic(&mut kafka, &name, 3)?;
-    let mut topic = Topic::open(name, kafka)?;
+    let mut topic = Topic::in_cluster(&cluster, "shrinks", &[("min.insync.replicas", "3")])?;
     topic.append(batch(&["a"]))?;
     let led = topic.kafka.partitions(&topic.name)?.remove(0);
     let follower = *led
@@ -362,11 +352,7 @@ fn check_21_copies_that_do_not_come_in_time_time_out() -> Result<()> {
     let Some((_folder, mut cluster)) = own_cluster(3, "")? else {
         return Ok(());
     };
-    let mut kafka = cluster.kafka();
-    let name = unique("slow");
-    kafka.create_topic(&name, 1, &[])?;
-    await_topic(&mut kafka, &name, 3)?;
-    let mut topic = Topic::open(name, kafka)?;
+    let mut topic = Topic::in_cluster(&cluster, "slow", &[])?;
     topic.append(batch(&["a"]))?;
     let leader = topic.kafka.partitions(&topic.name)?[0].leader_id;
     let others: Vec<i32> = cluster.daemons.iter().map(|daemon| daemon.id).collect();

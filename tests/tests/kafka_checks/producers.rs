@@ -98,11 +98,8 @@ fn check_25_what_a_producer_sent_is_known_after_a_leader_change_and_a_restart() 
     let Some((_folder, mut cluster)) = own_cluster(3, "")? else {
         return Ok(());
     };
-    let mut kafka = cluster.kafka();
-    let name = unique("survives");
-    kafka.create_topic(&name, 1, &[])?;
-    await_topic(&mut kafka, &name, 3)?;
-    let mut topic = Topic::open(name.clone(), kafka)?;
+    let mut topic = Topic::in_cluster(&cluster, "survives", &[])?;
+    let name = topic.name.clone();
     let (producer, epoch) = producer_id(&mut topic.kafka)?;
     for sequence in 0..6 {
         topic.append(idempotent(producer, epoch, sequence, 1))?;

@@ -223,6 +223,14 @@ impl Topic {
         Self::open(name, kafka)
     }
 
+    /// Makes a topic of one partition in a test's own cluster, and waits until every daemon has a copy in sync.
+    pub(crate) fn in_cluster(cluster: &Cluster, name: &str, configs: &[(&str, &str)]) -> Result<Self> {
+        let (name, mut kafka) = (unique(name), cluster.kafka());
+        kafka.create_topic(&name, 1, configs)?;
+        await_topic(&mut kafka, &name, cluster.daemons.len())?;
+        Self::open(name, kafka)
+    }
+
     /// A topic that is there.
     pub(crate) fn open(name: String, mut kafka: Kafka) -> Result<Self> {
         let leader_address = kafka.leader(&name, 0, true)?;
