@@ -22,6 +22,7 @@ pub mod mesh;
 pub mod ports;
 pub mod program;
 pub mod relay;
+pub mod shared;
 pub mod siege;
 pub mod tear;
 pub mod wait;

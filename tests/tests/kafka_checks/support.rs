@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tradewind_tests::kafka::Connection;
-use tradewind_tests::{Cluster, Kafka, wait};
+use tradewind_tests::{Cluster, Kafka, shared, wait};
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
@@ -67,7 +67,8 @@ fn find_target() -> Result<Target> {
             _cluster: None,
         });
     }
-    let mut cluster = Cluster::prepare(&own_folder()?, "east", 3)?;
+    let folder = shared::folder(Path::new(env!("CARGO_TARGET_TMPDIR")), "kafka-checks")?;
+    let mut cluster = Cluster::prepare(&folder, "east", 3)?;
     let (other, alone) = configure(&cluster, SETTINGS)?;
     cluster.start_all()?;
     Ok(Target {
@@ -96,20 +97,6 @@ fn configure(cluster: &Cluster, more: &str) -> Result<(SocketAddr, SocketAddr)> 
         first.get_or_insert(other);
     }
     Ok((first.context("a cluster has a daemon")?, alone))
-}
-
-/// A folder that outlives this process, as its shared cluster does; those of processes that ended are removed.
-fn own_folder() -> Result<PathBuf> {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-checks");
-    fs::create_dir_all(&all)?;
-    for old in fs::read_dir(&all)?.flatten() {
-        if !Path::new("/proc").join(old.file_name()).exists() {
-            let _ = fs::remove_dir_all(old.path());
-        }
-    }
-    let own = all.join(std::process::id().to_string());
-    fs::create_dir_all(&own)?;
-    Ok(own)
 }
 
 /// Whether Apache Kafka is judged, or any cluster that this process cannot stop or configure.

@@ -1,12 +1,11 @@
-//! The client against a real cluster, whichever it is: Apache Kafka (`tests/clients/kafka/start`) or our own daemons.
-//!
-//! Ignored unless asked for, because they need a cluster:
-//! `KAFKA_BOOTSTRAP=127.0.0.1:9092 cargo test -p tradewind-client --test any_kafka -- --ignored`
+//! Our own client against a real cluster: three daemons, or with `KAFKA_BOOTSTRAP=host:port,...` whichever it is, Apache
+//! Kafka (`tests/clients/kafka/start`) too.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -19,6 +18,7 @@ use tradewind_client::{
     Client, ClientConfig, ConsumerRecord, FetchLimits, FetchPosition, GroupConfig, GroupConsumer, Isolation,
     OffsetReset, OffsetSpec, PartitionReader, Producer, ProducerConfig, Record,
 };
+use tradewind_tests::{Cluster, ClusterSpec, shared};
 use tradewind_wire::clock::Clock;
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
@@ -44,11 +44,23 @@ impl Clock for MachineClock {
     }
 }
 
+/// Where the cluster is: one that all tests here share, and that ends with this process, unless another one is named.
+fn bootstrap() -> Vec<String> {
+    static OURS: OnceLock<Cluster> = OnceLock::new();
+    let named = std::env::var("KAFKA_BOOTSTRAP").unwrap_or_else(|_| {
+        let start = || {
+            let folder = shared::folder(Path::new(env!("CARGO_TARGET_TMPDIR")), "client")?;
+            Cluster::start(&folder, &ClusterSpec::new("east", 3))
+        };
+        OURS.get_or_init(|| start().expect("a cluster starts"))
+            .bootstrap()
+    });
+    named.split(',').map(str::to_owned).collect()
+}
+
 fn client() -> Client {
-    let bootstrap = std::env::var("KAFKA_BOOTSTRAP").expect("KAFKA_BOOTSTRAP=host:port[,host:port]...");
-    let bootstrap = bootstrap.split(',').map(str::to_owned).collect();
     Client::new(ClientConfig::new(
-        bootstrap,
+        bootstrap(),
         Arc::new(MachineClock(Instant::now())),
     ))
 }
@@ -105,7 +117,6 @@ async fn read_all(client: &Client, topic: &str, partition: i32, end: i64) -> Vec
 }
 
 #[tokio::test]
-#[ignore = "needs KAFKA_BOOTSTRAP"]
 async fn what_is_produced_in_every_codec_is_read_back_in_order() {
     let client = client();
     for codec in Codec::ALL {
@@ -142,7 +153,6 @@ async fn what_is_produced_in_every_codec_is_read_back_in_order() {
 }
 
 #[tokio::test]
-#[ignore = "needs KAFKA_BOOTSTRAP"]
 async fn topics_are_created_described_changed_grown_and_deleted() {
     let client = client();
     let name = create(&client, "admin", 2).await;
@@ -205,7 +215,6 @@ async fn topics_are_created_described_changed_grown_and_deleted() {
 }
 
 #[tokio::test]
-#[ignore = "needs KAFKA_BOOTSTRAP"]
 async fn raw_fetches_and_offsets_tell_the_truth() {
     let client = client();
     let topic = create(&client, "raw", 1).await;
@@ -271,7 +280,6 @@ fn drive(mut consumer: GroupConsumer, seen: Seen) -> (Driven, oneshot::Sender<()
 }
 
 #[tokio::test]
-#[ignore = "needs KAFKA_BOOTSTRAP"]
 async fn a_group_shares_a_topic_and_goes_on_where_it_was() {
     let client = client();
     let topic = create(&client, "group", 4).await;
@@ -355,7 +363,6 @@ async fn a_group_shares_a_topic_and_goes_on_where_it_was() {
 
 /// Whoever runs this may kill brokers meanwhile; `KAFKA_SECONDS` says for how long it writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs KAFKA_BOOTSTRAP"]
 async fn acknowledged_records_are_there_once_and_in_order_whatever_happens_meanwhile() {
     let seconds = std::env::var("KAFKA_SECONDS").map_or(5, |text| text.parse().unwrap());
     let client = client();
