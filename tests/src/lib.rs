@@ -13,6 +13,7 @@
     reason = "suites measure real time against real processes"
 )]
 
+pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod history;
@@ -28,6 +29,7 @@ pub mod tear;
 pub mod wait;
 pub mod watch;
 
+pub use clock::MachineClock;
 pub use cluster::{Cluster, ClusterSpec};
 pub use daemon::Daemon;
 pub use kafka::Kafka;

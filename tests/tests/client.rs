@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,31 +18,11 @@ use tradewind_client::{
     Client, ClientConfig, ConsumerRecord, FetchLimits, FetchPosition, GroupConfig, GroupConsumer, Isolation,
     OffsetReset, OffsetSpec, PartitionReader, Producer, ProducerConfig, Record,
 };
-use tradewind_tests::{Cluster, ClusterSpec, shared};
-use tradewind_wire::clock::Clock;
+use tradewind_tests::{Cluster, ClusterSpec, MachineClock, shared};
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct MachineClock(Instant);
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the machine's time, against a real cluster"
-)]
-impl Clock for MachineClock {
-    fn now_ms(&self) -> i64 {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_millis() as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
 
 /// Where the cluster is: one that all tests here share, and that ends with this process, unless another one is named.
 fn bootstrap() -> Vec<String> {
@@ -59,10 +39,7 @@ fn bootstrap() -> Vec<String> {
 }
 
 fn client() -> Client {
-    Client::new(ClientConfig::new(
-        bootstrap(),
-        Arc::new(MachineClock(Instant::now())),
-    ))
+    Client::new(ClientConfig::new(bootstrap(), Arc::new(MachineClock::default())))
 }
 
 /// A name that no earlier run has used.
