@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tradewind_tests::kafka::Refused;
 use tradewind_tests::load::{self, Load, Written};
 use tradewind_tests::tear::segments;
-use tradewind_tests::{Cluster, ClusterSpec, Kafka, wait};
+use tradewind_tests::{Cluster, ClusterSpec, Kafka, program, wait};
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
@@ -328,6 +328,49 @@ fn a_full_disk_refuses_writes_and_nothing_else() -> Result<()> {
         );
     }
     all_there(&cluster, &written)
+}
+
+#[test]
+fn below_the_reserve_records_are_refused_and_nothing_else() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), &ClusterSpec::new("east", 1))?;
+    let mut kafka = cluster.kafka();
+    kafka.create_topic(TOPIC, 1, &[])?;
+    kafka.append(TOPIC, 0, large(0)?)?;
+
+    // What is free is below the reserve: metadata change, records are read, none are written.
+    let file = cluster.daemons[0].folder.join("tradewind.toml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(
+        &file,
+        text.replace("[node]\n", "[node]\ndisk_reserve = \"1000000TiB\"\n"),
+    )?;
+    cluster.daemons[0].terminate()?;
+    cluster.start_all()?;
+    let mut kafka = cluster.kafka();
+    kafka.create_topic("another", 1, &[])?;
+    ensure!(
+        kafka.records(TOPIC, 0, 0)?.len() == 1,
+        "the record cannot be read"
+    );
+    let refused = kafka.append(TOPIC, 0, large(1)?).err().context("it was taken")?;
+    let code = refused.downcast_ref::<Refused>().map(|refused| refused.0);
+    ensure!(code == Some(ErrorCode::KafkaStorageError), "{refused:#}");
+    let url = cluster.daemons[0].url();
+    let status = program::run(&["status", "--url", &url])?;
+    let told = String::from_utf8_lossy(&status.stdout);
+    ensure!(
+        !status.status.success() && told.contains("node.disk_reserve"),
+        "{told}"
+    );
+
+    fs::write(&file, text)?;
+    cluster.daemons[0].terminate()?;
+    cluster.start_all()?;
+    let mut kafka = cluster.kafka();
+    ensure!(kafka.append(TOPIC, 0, large(1)?)? == 1, "a hole");
+    ensure!(kafka.records(TOPIC, 0, 0)?.len() == 2, "not both are there");
+    Ok(())
 }
 
 #[test]

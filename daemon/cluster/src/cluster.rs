@@ -68,6 +68,8 @@ pub struct ClusterOptions {
     pub retention_check: Duration,
     /// How logs are compacted.
     pub cleaner: CleanerOptions,
+    /// How many bytes of the data directory's volume records leave free: with less, writes are refused.
+    pub disk_reserve: u64,
     /// The operating system's boot id.
     pub boot_id: String,
     /// Intervals and timeouts of Raft and sessions.
@@ -150,9 +152,12 @@ impl Cluster {
             in_touch: Arc::clone(&in_touch),
             checkpoint: Arc::clone(&checkpoint_asked),
         };
+        let logs = LogEnv::new(Arc::clone(&options.clock));
+        let room = Arc::clone(&logs.room);
+        room.note(&options.data_dir.volume(), options.disk_reserve);
         let replicas = Arc::new(Replicas::new(
             Arc::clone(&options.data_dir),
-            LogEnv::new(Arc::clone(&options.clock)),
+            logs,
             options.defaults.clone(),
             context,
             checkpoints,
@@ -184,6 +189,7 @@ impl Cluster {
             clock: options.clock,
             rng: options.rng,
             data_dir: options.data_dir,
+            room,
             cluster_id,
             metadata,
             replicas,
@@ -207,7 +213,11 @@ impl Cluster {
         });
         let (name, handler) = crate::quorum::answer(inner.metadata.clone());
         inner.calls.register(name, handler);
-        inner.spawn_start_tasks(options.replica_lag_max, options.retention_check);
+        inner.spawn_start_tasks(
+            options.replica_lag_max,
+            options.retention_check,
+            options.disk_reserve,
+        );
         Ok(Self { inner })
     }
 
@@ -250,6 +260,11 @@ impl Cluster {
     /// This daemon.
     pub fn node_id(&self) -> NodeId {
         self.inner.node
+    }
+
+    /// Whether this daemon's disk is full up to its reserve, so that writes to its copies are refused.
+    pub fn disk_is_full(&self) -> bool {
+        self.inner.room.is_full()
     }
 
     /// The cluster's name.

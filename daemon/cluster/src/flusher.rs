@@ -163,6 +163,8 @@ impl Queue {
                 metrics::flushed(clock.monotonic().saturating_sub(began));
                 replica.flushed(end);
             }
+            // Not even the small files have room: the log stays in service, and is flushed again by its age.
+            Err(_) if replica.log().poisoned().is_none() => {}
             Err(error) => replica.failed(format!("flush: {error}")),
         }
         if replica.flush_state.done() {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tradewind_log::DataDir;
+use tradewind_log::{DataDir, Room};
 use tradewind_transport::{FrameRx, FrameTx, Mesh};
 use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
@@ -37,6 +37,8 @@ const LANES: u64 = 2;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often logs are looked at for `flush.ms`.
 const FLUSH_CHECK: Duration = Duration::from_millis(500);
+/// How often the free space is looked at: what a fast disk takes meanwhile must fit into the reserve.
+const DISK_CHECK: Duration = Duration::from_millis(250);
 
 /// What the tasks of a daemon share.
 pub(crate) struct Inner {
@@ -52,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) room: Arc<Room>,
     pub(crate) cluster_id: Arc<Mutex<Option<ClusterId>>>,
     pub(crate) metadata: Metadata,
     pub(crate) replicas: Arc<Replicas>,
@@ -144,7 +147,12 @@ impl Inner {
     }
 
     /// Starts the tasks that run for as long as the daemon does.
-    pub(crate) fn spawn_start_tasks(self: &Arc<Self>, lag_max: Duration, retention_check: Duration) {
+    pub(crate) fn spawn_start_tasks(
+        self: &Arc<Self>,
+        lag_max: Duration,
+        retention_check: Duration,
+        disk_reserve: u64,
+    ) {
         let mesh = self.mesh.clone();
         self.tasks.spawn(gate::run(
             Arc::clone(self),
@@ -167,6 +175,7 @@ impl Inner {
         });
         self.spawn(Self::keep_checkpoints);
         self.spawn(move |inner| inner.keep_house(retention_check));
+        self.spawn(move |inner| inner.watch_disk(disk_reserve));
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F) {
@@ -263,6 +272,16 @@ impl Inner {
                 }
             };
             let _ = work.await;
+        }
+    }
+
+    async fn watch_disk(self: Arc<Self>, reserve: u64) {
+        let mut look = tokio::time::interval(DISK_CHECK);
+        loop {
+            look.tick().await;
+            let inner = Arc::clone(&self);
+            let looked = threads::blocking(move || inner.room.note(&inner.data_dir.volume(), reserve));
+            let _ = looked.await;
         }
     }
 

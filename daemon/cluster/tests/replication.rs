@@ -231,6 +231,7 @@ impl Nodes {
             replica_lag_max: Duration::from_secs(5),
             retention_check: Duration::from_secs(60),
             cleaner: CleanerOptions::default(),
+            disk_reserve: 0,
             boot_id: "boot".to_owned(),
             timing: Timing::default(),
             clock: Arc::new(TokioClock(tokio::time::Instant::now())),

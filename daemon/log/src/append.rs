@@ -3,6 +3,7 @@
 //! Everything that can be checked without the lock is: CRC, order within the bytes, the restamping of LogAppendTime. Under
 //! the lock: sequence, offsets, one vectored write, and the bookkeeping that follows from it.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -167,6 +168,10 @@ impl Log {
         let Some(first) = batches.first() else {
             return Ok(());
         };
+        if self.env.room.is_full() {
+            metrics::disk_full();
+            return Err(AppendError::DiskFull);
+        }
         if must_roll(state, first, now_ms) {
             self.roll(state, first.header().base_offset)?;
         }
@@ -199,31 +204,54 @@ impl Log {
 
     /// Closes the active segment and starts one at `base`. All of the old file, the new one and its name are durable when
     /// this returns: after a power cut a log may end early, but nothing is missing before its end.
+    ///
+    /// What needs space comes first; when there is none, the segment stays active and the log in service.
     pub(crate) fn roll(&self, state: &mut State, base: i64) -> Result<(), AppendError> {
-        let rolled = (|| {
-            let old = state.active();
-            let replaced = old.is_empty();
-            if !replaced {
-                old.close(&self.env.files)?;
-                let file = Arc::clone(&old.file);
-                if let Err(error) = file.sync() {
-                    self.fail_flush(state.flushed, &error);
-                    return Err(error);
-                }
+        let fresh = match self.prepare_roll(state, base) {
+            Err(error) if files::is_disk_full(&error) && self.poisoned().is_none() => {
+                metrics::disk_full();
+                return Err(AppendError::DiskFull);
             }
-            let fresh = Segment::active(&self.dir, base)?;
-            fresh.file.held()?.sync_all()?;
-            if replaced && let Some(empty) = state.segments.pop_back() {
-                truncate::remove(&empty)?;
+            prepared => prepared,
+        };
+        let rolled = fresh.and_then(|fresh| {
+            if state.active().is_empty() {
+                if let Some(empty) = state.segments.pop_back() {
+                    truncate::remove(&empty)?;
+                }
+            } else {
+                state.active().close(&self.env.files)?;
             }
             state.segments.push_back(fresh);
-            snapshot::write(&self.dir, state.end, &state.producers)?;
             files::sync_dir(&self.dir)
-        })();
+        });
         rolled.map_err(|error| {
             self.fail("starting a segment", &error);
             AppendError::Io(error)
         })
+    }
+
+    /// Makes durable what the active segment holds and what will be needed of it once it is closed; returns its successor.
+    /// After an error the active segment is what it was, and has no successor.
+    fn prepare_roll(&self, state: &mut State, base: i64) -> io::Result<Segment> {
+        if !state.active().is_empty() {
+            state.active().write_indexes()?;
+            let file = Arc::clone(&state.active().file);
+            if let Err(error) = file.sync() {
+                self.fail_flush(state.flushed, &error);
+                return Err(error);
+            }
+        }
+        snapshot::write(&self.dir, state.end, &state.producers)?;
+        let fresh = Segment::active(&self.dir, base)?;
+        if let Err(error) = fresh.file.sync_made() {
+            // The active segment may grow past this base before the next attempt.
+            if let Err(error) = truncate::remove(&fresh) {
+                self.fail("removing a segment that was not begun", &error);
+            }
+            return Err(error);
+        }
+        Ok(fresh)
     }
 }
 

@@ -40,6 +40,27 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     )
 }
 
+/// Lets tests fill the disk for whoever is about to write a small file or begin a segment, on this thread.
+#[cfg(test)]
+pub(crate) mod full {
+    use std::cell::Cell;
+
+    thread_local!(static FULL: Cell<Option<&'static str>> = const { Cell::new(None) });
+
+    /// From now on no file whose name ends so can be made.
+    pub(crate) fn set(end: Option<&'static str>) {
+        FULL.set(end);
+    }
+
+    /// The error of a full disk, if this file shall meet it.
+    pub(crate) fn check(path: &std::path::Path) -> std::io::Result<()> {
+        match FULL.get() {
+            Some(end) if path.to_string_lossy().ends_with(end) => Err(std::io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -47,6 +68,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces the file at `path` by `contents`, durably and all at once: readers and crashes see the old or the new.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    #[cfg(test)]
+    full::check(path)?;
     let temporary = with_suffix(path, ".tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(contents)?;
@@ -137,6 +160,13 @@ impl SegmentFile {
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(&self.path)?);
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Makes a file that has just been made durable, contents and all.
+    pub(crate) fn sync_made(&self) -> io::Result<()> {
+        #[cfg(test)]
+        full::check(&self.path)?;
+        self.held()?.sync_all()
     }
 
     /// Makes the file's contents durable. A file that has been deleted meanwhile needs nothing.

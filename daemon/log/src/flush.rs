@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use crate::log::Log;
 use crate::suspect::{self, Suspect};
-use crate::{epochs, files};
+use crate::{epochs, files, metrics};
 
 impl Log {
     /// Flushes everything appended so far and returns the flushed end. Blocks; one flush runs at a time. An error puts the
-    /// log out of service: the kernel may have dropped the pages it could not write.
+    /// log out of service, because the kernel may have dropped the pages it could not write; unless there is only no space for
+    /// the epochs file: then nothing was flushed, and the log is to be flushed again later.
     pub fn flush(&self) -> io::Result<i64> {
         let _one_at_a_time = self.flushing.lock();
-        let (end, files, epochs) = {
+        let (end, mut closed, active, epochs, unflushed) = {
             let mut state = self.lock();
             if let Some(reason) = self.poisoned() {
                 return Err(io::Error::other(reason));
@@ -27,20 +28,32 @@ impl Log {
                 return Ok(state.flushed);
             }
             state.flush_cap = i64::MAX;
-            state.unflushed = 0;
-            state.unflushed_since = i64::MAX;
+            let unflushed = (state.unflushed, state.unflushed_since);
+            (state.unflushed, state.unflushed_since) = (0, i64::MAX);
             self.publish(&state);
-            let mut files = std::mem::take(&mut state.unsynced);
-            files.push(Arc::clone(&state.active().file));
+            let closed = std::mem::take(&mut state.unsynced);
+            let active = Arc::clone(&state.active().file);
             let epochs = std::mem::take(&mut state.epochs_dirty).then(|| state.epochs.to_text());
-            (state.end, files, epochs)
+            (state.end, closed, active, epochs, unflushed)
         };
-        let synced = (|| {
-            if let Some(text) = epochs {
-                files::replace(&epochs::path(&self.dir), text.as_bytes())?;
-            }
-            files.iter().try_for_each(|file| file.sync())
-        })();
+        let known = epochs.map_or(Ok(()), |text| {
+            files::replace(&epochs::path(&self.dir), text.as_bytes())
+        });
+        if let Err(error) = &known
+            && files::is_disk_full(error)
+        {
+            metrics::disk_full();
+            let mut state = self.lock();
+            state.epochs_dirty = true;
+            state.unflushed += unflushed.0;
+            state.unflushed_since = state.unflushed_since.min(unflushed.1);
+            // One that was removed meanwhile is no error at the next flush.
+            state.unsynced.append(&mut closed);
+            self.publish(&state);
+            return known.map(|()| state.flushed);
+        }
+        closed.push(active);
+        let synced = known.and_then(|()| closed.iter().try_for_each(|file| file.sync()));
         if let Err(error) = synced {
             let state = self.lock();
             if state.closed {

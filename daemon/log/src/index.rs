@@ -219,6 +219,8 @@ fn read_if_present(path: &Path, size: u64) -> io::Result<Option<Vec<u8>>> {
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let mut file = File::create(path)?;
+    #[cfg(test)]
+    crate::files::full::check(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

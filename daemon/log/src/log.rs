@@ -19,6 +19,7 @@ use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::files::{FileCache, SegmentFile};
 use crate::producers::{AbortedTransaction, ProducerState, Producers};
+use crate::room::Room;
 use crate::segment::Segment;
 use crate::tail::{Tail, TailCache};
 use crate::{error, metrics, snapshot};
@@ -32,15 +33,18 @@ pub struct LogEnv {
     pub tail: Arc<TailCache>,
     /// The descriptors of closed segments.
     pub files: Arc<FileCache>,
+    /// Whether there is space for records.
+    pub room: Arc<Room>,
 }
 
 impl LogEnv {
-    /// Caches of default size.
+    /// Caches of default size, and a disk that has room.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             tail: Arc::default(),
             files: Arc::default(),
+            room: Arc::default(),
         }
     }
 }

@@ -26,7 +26,15 @@ pub const METRICS: &[(&str, &str)] = &[
     ),
     (
         "tradewind_log_disk_full_total",
-        "Appends refused because the device was full.",
+        "Appends refused because the device was full, up to its reserve.",
+    ),
+    (
+        "tradewind_log_disk_full",
+        "Whether the device is full up to its reserve, so that writes are refused: 1 or 0.",
+    ),
+    (
+        "tradewind_log_disk_usable_bytes",
+        "Bytes that are free on the device of the data directory.",
     ),
     (
         "tradewind_log_truncated_bytes_total",
@@ -82,6 +90,11 @@ pub(crate) fn failed() {
 
 pub(crate) fn disk_full() {
     counter!("tradewind_log_disk_full_total").increment(1);
+}
+
+pub(crate) fn disk(usable_bytes: i64, full: bool) {
+    gauge!("tradewind_log_disk_usable_bytes").set(usable_bytes as f64);
+    gauge!("tradewind_log_disk_full").set(f64::from(u8::from(full)));
 }
 
 pub(crate) fn recovered(truncated_bytes: u64, damaged: bool) {

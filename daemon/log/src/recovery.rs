@@ -195,6 +195,7 @@ impl<'a> Opening<'a> {
         let count = self.state.segments.len();
         for segment in self.state.segments.iter_mut().take(count.saturating_sub(1)) {
             if segment.index.is_some() {
+                segment.write_indexes()?;
                 segment.close(&self.env.files)?;
                 self.state.unsynced.push(Arc::clone(&segment.file));
             }

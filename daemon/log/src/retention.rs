@@ -20,8 +20,8 @@ impl Log {
             }
             let oldest_ms = now_ms.saturating_sub(state.config.producer_expiry_ms);
             state.producers.expire(oldest_ms);
-            if self.roll_if_aged(&mut state, now_ms, high_watermark).is_err() {
-                // The log is poisoned now, and the error is told.
+            if self.roll_if_aged(&mut state, now_ms, high_watermark).is_err() && self.poisoned().is_some() {
+                // The error is told. On a full disk, what can go must all the more.
                 return Vec::new();
             }
             let doomed = match new_start(&state, now_ms, high_watermark) {

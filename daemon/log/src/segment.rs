@@ -162,10 +162,9 @@ impl Segment {
         self.next_offset = header.next_offset();
     }
 
-    /// Closes the segment to appends: gives back reserved space and writes what is only in memory. Its file stays open
-    /// until the cache shuts it.
+    /// Closes the segment, whose indexes are written, to appends: gives back reserved space. Its file stays open until the
+    /// cache shuts it.
     pub(crate) fn close(&mut self, cache: &FileCache) -> io::Result<()> {
-        self.write_indexes()?;
         self.index = None;
         let file = self.file.held()?;
         if self.reserved > self.size {

@@ -240,6 +240,7 @@ fn cluster_options(
         replica_lag_max: millis(settings, "replica.lag.time.max.ms", REPLICA_LAG_MAX),
         retention_check: millis(settings, "log.retention.check.interval.ms", RETENTION_CHECK),
         cleaner: cleaner(settings),
+        disk_reserve: settings.disk_reserve,
         boot_id: boot_id(),
         timing: Timing {
             restore_leaders: restore_leaders(settings),

@@ -229,6 +229,7 @@ impl Host {
                 replica_lag_max: Duration::from_secs(3),
                 retention_check: Duration::from_secs(300),
                 cleaner: CleanerOptions::default(),
+                disk_reserve: 0,
                 boot_id: format!("boot-{power_cycles}"),
                 timing: Timing::default(),
                 clock,

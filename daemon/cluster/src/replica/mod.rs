@@ -478,9 +478,15 @@ impl Replica {
         }
     }
 
-    /// Has the log flushed if its oldest unflushed record has waited for `flush.ms`.
+    /// Has the log flushed if its oldest unflushed record has waited for `flush.ms`; or a second, if each append is to be
+    /// flushed: then a full disk was in the way.
     pub(crate) fn flush_aged(&self, now_ms: i64) {
-        let flush_ms = self.settings().flush_ms;
+        let settings = self.settings();
+        let flush_ms = if settings.flush_each {
+            settings.flush_ms.min(1000)
+        } else {
+            settings.flush_ms
+        };
         let since = self.log.unflushed_since();
         if since.is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms) {
             self.context.flusher.enqueue(&self.me);

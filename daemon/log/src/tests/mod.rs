@@ -8,6 +8,7 @@ mod configs;
 mod cutting;
 mod failures;
 mod faults;
+mod full;
 mod images;
 mod model;
 mod recovery;

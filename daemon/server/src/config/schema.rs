@@ -132,6 +132,12 @@ const NODE: &[Key] = &[
         Shape::Path,
         "Everything that the daemon keeps; made if it is not there.",
     ),
+    may(
+        "disk_reserve",
+        Shape::Size,
+        "256MiB",
+        "With less than this free on the data directory's volume, records are refused; metadata and the rest go on.",
+    ),
     may("rack", Shape::Text, "", "The failure domain, told to clients."),
     may(
         "drain_timeout",

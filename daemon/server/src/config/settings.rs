@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) node: NodeId,
     /// Everything that the daemon keeps.
     pub(crate) data_dir: PathBuf,
+    /// What records leave free on the volume of `data_dir`, in bytes.
+    pub(crate) disk_reserve: u64,
     /// The failure domain told to clients.
     pub(crate) rack: Option<String>,
     /// How long a drain may take.
@@ -112,6 +114,7 @@ impl Settings {
             );
         }
         let data_dir = node.path("data_dir");
+        let disk_reserve = node.size("disk_reserve", 256 << 20);
         let rack = node.optional("rack");
         let drain_timeout = node.duration("drain_timeout", Duration::from_secs(30));
 
@@ -158,6 +161,7 @@ impl Settings {
             nodes: nodes?,
             node: id?,
             data_dir: data_dir?,
+            disk_reserve,
             rack,
             drain_timeout,
             mesh_listen: mesh_listen?,

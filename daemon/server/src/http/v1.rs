@@ -120,6 +120,12 @@ fn attention(
     if controller.is_none() {
         attention.push("no controller: changes wait until most daemons are back".to_owned());
     }
+    if cluster.disk_is_full() {
+        attention.push(format!(
+            "the disk of daemon {} is full up to `node.disk_reserve`: it takes no records",
+            cluster.node_id()
+        ));
+    }
     for node in nodes(cluster, image).iter().filter(|node| node.state != "active") {
         attention.push(format!("daemon {} is {}", node.id, node.state));
     }
