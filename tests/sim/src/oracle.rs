@@ -4,7 +4,8 @@
 //! - a partition has at most one leader in a leader epoch;
 //! - the high watermark never falls within a leader epoch;
 //! - what lies below any copy's high watermark is the same on all copies and never changes again;
-//! - whoever leads has all of it, and every record that was acknowledged with acks=all;
+//! - whoever leads has all of it that was committed in earlier epochs, and every record that was acknowledged with acks=all
+//!   then (a daemon that slept may learn late of an epoch in which it led, when others have committed more in later ones);
 //! - logs are dense;
 //! - metadata images of the same index are the same.
 //!
@@ -30,12 +31,15 @@ const READ_BYTES: usize = 1 << 20;
 /// A batch as it was first seen: the offset behind it, and a checksum over all of it.
 type Seen = (i64, u32);
 
+/// What was said of a batch or record, and the leader epoch in which it was.
+type Said<T> = (T, i32);
+
 /// What is known of a partition.
 #[derive(Debug, Default)]
 struct Partition {
     leaders: BTreeMap<i32, Leader>,
-    committed: BTreeMap<i64, Seen>,
-    acknowledged: BTreeMap<i64, u64>,
+    committed: BTreeMap<i64, Said<Seen>>,
+    acknowledged: BTreeMap<i64, Said<u64>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,10 +60,10 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// A client was told that its record `value` lies at `offset`, on all that acks=all asks for.
-    pub fn acknowledged(&mut self, key: Key, offset: i64, value: u64) -> Result<()> {
+    /// A client was told in leader epoch `epoch` that its record `value` lies at `offset`, on all that acks=all asks for.
+    pub fn acknowledged(&mut self, key: Key, offset: i64, value: u64, epoch: i32) -> Result<()> {
         let partition = self.partitions.entry(key).or_default();
-        if let Some(other) = partition.acknowledged.insert(offset, value) {
+        if let Some((other, _)) = partition.acknowledged.insert(offset, (value, epoch)) {
             bail!("offset {offset} of {key:?} was acknowledged for two records: {other} and {value}");
         }
         Ok(())
@@ -123,8 +127,9 @@ impl Oracle {
             .or_insert(replica.log().start());
         let partition = self.partitions.entry(key).or_default();
         if high_watermark > from {
+            let epoch = replica.view(None, true).map_or(i32::MAX, |view| view.epoch);
             for (base, seen) in batches(replica, from, high_watermark)? {
-                partition.commit(base, seen)?;
+                partition.commit(base, seen, epoch)?;
             }
         }
         // A copy that was cut below its watermark is looked at again from there on.
@@ -140,7 +145,7 @@ impl Oracle {
                 };
                 partition.leaders.insert(view.epoch, leader);
                 partition
-                    .has_all(replica)
+                    .has_all(replica, view.epoch - 1)
                     .with_context(|| format!("leader of epoch {}", view.epoch))
             }
             Some(leader) => {
@@ -171,7 +176,7 @@ impl Oracle {
                 let replica = cluster.replica(key.0, key.1);
                 let replica = replica.with_context(|| format!("node {} lacks {key:?}", host.node))?;
                 partition
-                    .has_all(&replica)
+                    .has_all(&replica, i32::MAX)
                     .with_context(|| format!("{}-{} on node {}", replica.topic_name, key.1, host.node))?;
             }
         }
@@ -180,8 +185,8 @@ impl Oracle {
 }
 
 impl Partition {
-    fn commit(&mut self, base: i64, seen: Seen) -> Result<()> {
-        if let Some(known) = self.committed.get(&base) {
+    fn commit(&mut self, base: i64, seen: Seen, epoch: i32) -> Result<()> {
+        if let Some((known, _)) = self.committed.get(&base) {
             ensure!(
                 *known == seen,
                 "committed records at {base} are {seen:?} here and {known:?} elsewhere"
@@ -189,21 +194,25 @@ impl Partition {
             return Ok(());
         }
         let before = self.committed.range(..base).next_back();
-        if let Some((other, (next, _))) = before {
+        if let Some((other, ((next, _), _))) = before {
             ensure!(
                 *next <= base,
                 "committed records at {base} overlap those at {other}"
             );
         }
-        self.committed.insert(base, seen);
+        self.committed.insert(base, (seen, epoch));
         Ok(())
     }
 
-    /// Whether a copy has all that was committed or acknowledged.
-    fn has_all(&self, replica: &Replica) -> Result<()> {
+    /// Whether a copy has all that was committed or acknowledged up to leader epoch `epoch`.
+    fn has_all(&self, replica: &Replica, epoch: i32) -> Result<()> {
         let log = replica.log();
         let all: BTreeMap<i64, Seen> = batches(replica, log.start(), log.end())?.into_iter().collect();
-        for (base, seen) in &self.committed {
+        for (base, (seen, _)) in self
+            .committed
+            .iter()
+            .filter(|(_, (_, in_epoch))| *in_epoch <= epoch)
+        {
             let here = all.get(base);
             ensure!(
                 here == Some(seen),
@@ -215,7 +224,11 @@ impl Partition {
             return Ok(());
         }
         let values = values(replica)?;
-        for (offset, value) in &self.acknowledged {
+        for (offset, (value, _)) in self
+            .acknowledged
+            .iter()
+            .filter(|(_, (_, in_epoch))| *in_epoch <= epoch)
+        {
             let here = values.get(offset);
             ensure!(
                 here == Some(value),

@@ -63,6 +63,7 @@ pub struct Summary {
 struct Answer {
     key: Key,
     offset: i64,
+    epoch: i32,
     values: Vec<u64>,
     committed: bool,
 }
@@ -356,6 +357,7 @@ impl World {
                     let answer = Answer {
                         key,
                         offset,
+                        epoch,
                         values,
                         committed: answer.is_ok(),
                     };
@@ -377,6 +379,7 @@ impl World {
             let Answer {
                 key,
                 offset,
+                epoch,
                 values,
                 committed,
             } = answer;
@@ -388,7 +391,7 @@ impl World {
                 continue;
             }
             for (offset, value) in (offset..).zip(values) {
-                self.oracle.acknowledged(key, offset, value)?;
+                self.oracle.acknowledged(key, offset, value, epoch)?;
             }
         }
         Ok(())
