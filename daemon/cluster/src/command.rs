@@ -49,6 +49,15 @@ pub enum Command {
         /// Its registration.
         daemon_epoch: i64,
     },
+    /// Drains a daemon, so that it can be stopped without harm, or ends that.
+    Drain {
+        /// The daemon.
+        node: NodeId,
+        /// Whether it shall be drained.
+        on: bool,
+        /// Even if some partition cannot do without it.
+        force: bool,
+    },
     /// Creates a topic.
     CreateTopic(CreateTopic),
     /// Deletes a topic.
@@ -459,6 +468,19 @@ pub enum MetaError {
     /// The leader asked for leads already.
     #[error("no election is needed")]
     ElectionNotNeeded,
+    /// Partitions would refuse `acks=all`, or have no leader, without the daemon.
+    #[error(
+        "{partitions} partitions cannot do without daemon {node}: {}{}", some.join(", "),
+        if *partitions > some.len() { ", ..." } else { "" }
+    )]
+    Needed {
+        /// The daemon.
+        node: NodeId,
+        /// How many.
+        partitions: usize,
+        /// The first of them.
+        some: Vec<String>,
+    },
     /// All producer ids are handed out.
     #[error("no producer ids are left")]
     ProducerIdsExhausted,

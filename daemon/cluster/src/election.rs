@@ -149,6 +149,15 @@ pub(crate) fn distrust(partition: &mut Partition, node: NodeId, rules: &Rules<'_
     }
 }
 
+/// Takes the leadership from a drained leader, if a member of the in-sync set that is not drained may have it: settling
+/// elects that one.
+pub(crate) fn hand_over(partition: &mut Partition, rules: &Rules<'_>) {
+    let may = |node: &NodeId| rules.may_lead(partition, *node) && !rules.image.drained.contains(node);
+    if partition.isr.iter().any(may) {
+        partition.leader = None;
+    }
+}
+
 /// Inserts `node` into a small set that is kept as a list.
 pub(crate) fn insert(set: &mut Vec<NodeId>, node: NodeId) {
     if !set.contains(&node) {
@@ -160,7 +169,11 @@ pub(crate) fn insert(set: &mut Vec<NodeId>, node: NodeId) {
 /// Looks for a leader: in-sync replicas first, then eligible ones, then (if allowed) any.
 fn elect(partition: &mut Partition, rules: &Rules<'_>, unclean_by_choice: bool) {
     let replicas = partition.replicas.clone();
-    let first = |accept: &dyn Fn(NodeId) -> bool| replicas.iter().copied().find(|&node| accept(node));
+    // Of those that may lead, the ones that are drained come last.
+    let is_drained = |node: &NodeId| rules.image.drained.contains(node);
+    let (drained, others): (Vec<NodeId>, Vec<NodeId>) = replicas.into_iter().partition(is_drained);
+    let candidates: Vec<NodeId> = others.into_iter().chain(drained).collect();
+    let first = |accept: &dyn Fn(NodeId) -> bool| candidates.iter().copied().find(|&node| accept(node));
 
     if let Some(leader) = first(&|node| partition.isr.contains(&node) && rules.may_lead(partition, node)) {
         partition.leader = Some(leader);

@@ -47,6 +47,10 @@ pub struct Image {
     pub group_configs: BTreeMap<String, BTreeMap<String, String>>,
     /// The last deleted topics and the index of their deletion: a data directory may remove their files.
     pub tombstones: BTreeMap<TopicId, u64>,
+    /// Daemons that an operator has drained: they lead only what no other can, and get no new replicas while others can
+    /// take them.
+    #[serde(default)]
+    pub drained: BTreeSet<NodeId>,
 }
 
 /// A registered daemon.

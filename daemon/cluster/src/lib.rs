@@ -27,6 +27,7 @@ pub mod metrics;
 mod node;
 #[cfg(test)]
 mod node_tests;
+pub mod overview;
 mod peers;
 mod placement;
 #[cfg(test)]

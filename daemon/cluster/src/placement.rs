@@ -1,6 +1,6 @@
 //! Which daemons hold a new topic's partitions: deterministic, round robin, racks apart.
 //!
-//! Active daemons come first; those that are fenced or have not registered yet only fill up a replication factor that
+//! Active daemons come first; those that are drained, fenced or not registered yet only fill up a replication factor that
 //! the active ones cannot reach, so that a topic made while a daemon restarts does not stay thin for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tradewind_wire::ids::NodeId;
 
 use crate::command::MetaError;
-use crate::image::Image;
+use crate::image::{Daemon, Image};
 
 /// Chooses `replication_factor` replicas for each of `count` partitions. `start` turns the wheel, so that topics do not
 /// all begin on the same daemon; the same arguments give the same answer on every daemon.
@@ -81,10 +81,12 @@ fn wheel(nodes: &[NodeId], first: usize, shift: usize) -> Vec<NodeId> {
         .collect()
 }
 
-/// The active daemons, racks taking turns.
+/// The active daemons that are not drained (all active ones, if all are), racks taking turns.
 fn spread_over_racks(image: &Image) -> Vec<NodeId> {
     let mut racks: BTreeMap<Option<&str>, Vec<NodeId>> = BTreeMap::new();
-    for daemon in image.active() {
+    let all_drained = image.active().all(|daemon| image.drained.contains(&daemon.id));
+    let wanted = |daemon: &&Daemon| all_drained || !image.drained.contains(&daemon.id);
+    for daemon in image.active().filter(wanted) {
         racks.entry(daemon.rack.as_deref()).or_default().push(daemon.id);
     }
     let deepest = racks.values().map(Vec::len).max().unwrap_or(0);

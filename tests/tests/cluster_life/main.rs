@@ -2,4 +2,5 @@
 //! client here is our own library, and none of them may be handed an error.
 
 mod clients;
+mod draining;
 mod rolling;

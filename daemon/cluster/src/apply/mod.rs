@@ -6,6 +6,7 @@
 
 mod configs;
 mod daemons;
+mod draining;
 mod flows;
 mod partitions;
 mod reassignment;
@@ -78,6 +79,7 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
         }
         Command::Unfence { node, daemon_epoch } => daemons::unfence(image, at, *node, *daemon_epoch),
         Command::Stopping { node, daemon_epoch } => daemons::stopping(image, *node, *daemon_epoch),
+        Command::Drain { node, on, force } => draining::drain(image, *node, *on, *force),
         Command::CreateTopic(create) => topics::create(image, at, create),
         Command::DeleteTopic { id } => topics::delete(image, at, *id),
         Command::GrowTopic(grow) => topics::grow(image, at, grow),

@@ -165,6 +165,7 @@ fn elect_preferred(image: &mut Image, which: (TopicId, i32)) -> Result<NodeId, M
     }
     let fit = now.isr.contains(&preferred)
         && image.is_active(preferred)
+        && !image.drained.contains(&preferred)
         && !now.suspect.contains(&preferred)
         && !now.failed.contains(&preferred);
     if !fit {

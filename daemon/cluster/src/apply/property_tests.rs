@@ -35,6 +35,7 @@ enum Event {
     /// The replicas shall be on these daemons.
     Move(Vec<NodeId>),
     CancelMove,
+    Drain(NodeId, bool),
 }
 
 fn event(daemons: NodeId) -> impl Strategy<Value = Event> {
@@ -51,7 +52,8 @@ fn event(daemons: NodeId) -> impl Strategy<Value = Event> {
         1 => node.clone().prop_map(Event::Stop),
         3 => node.clone().prop_map(Event::Restart),
         1 => (node.clone(), 0usize..4).prop_map(|(node, lost)| Event::PowerLoss(node, lost)),
-        1 => node.prop_map(Event::Fail),
+        1 => node.clone().prop_map(Event::Fail),
+        1 => (node, proptest::bool::ANY).prop_map(|(node, on)| Event::Drain(node, on)),
         1 => (1u8..4).prop_map(Event::MinIsr),
         1 => Just(Event::RestorePreferred),
         2 => some.prop_map(Event::Move),
@@ -276,6 +278,11 @@ impl Model {
             }
             Event::Move(ref target) => self.reassign(Some(target.clone())),
             Event::CancelMove => self.reassign(None),
+            Event::Drain(node, on) => self.propose(&Command::Drain {
+                node,
+                on,
+                force: true,
+            }),
             Event::RestorePreferred => self.propose(&Command::Elect {
                 kind: crate::command::ElectionKind::Preferred,
                 partitions: vec![(TOPIC, 0)],

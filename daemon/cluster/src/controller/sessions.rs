@@ -331,6 +331,7 @@ impl Reign {
             });
             let session = self.sessions.get(&node);
             image.is_active(node)
+                && !image.drained.contains(&node)
                 && !punished
                 && session.is_some_and(|session| now >= session.since + CALM && session.caught_up)
         };

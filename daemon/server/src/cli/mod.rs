@@ -15,6 +15,7 @@ mod mirror;
 mod moment;
 mod outcome;
 mod output;
+mod plan;
 pub(crate) mod produce;
 mod select;
 mod topic;

@@ -3,6 +3,7 @@
 //! It answers from the moment that the ports are bound; what needs the rest of the daemon says 503 until that is there.
 //! There is no authentication: it listens on loopback unless told otherwise.
 
+mod cluster;
 mod health;
 mod mirror;
 mod v1;
@@ -76,6 +77,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/v1/status", get(v1::status))
+        .route("/v1/cluster", get(cluster::overview))
+        .route("/v1/cluster/drain", post(cluster::drain))
         .route("/v1/topics", get(v1::topics))
         .route("/v1/flows", get(v1::flows))
         .route("/v1/groups", get(v1::groups))

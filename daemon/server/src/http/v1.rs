@@ -295,7 +295,7 @@ pub(super) async fn unknown() -> Refusal {
     )
 }
 
-fn cluster(facts: &Facts) -> Result<&Cluster, Refusal> {
+pub(super) fn cluster(facts: &Facts) -> Result<&Cluster, Refusal> {
     facts
         .inner
         .cluster

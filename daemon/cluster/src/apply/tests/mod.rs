@@ -1,5 +1,6 @@
 //! The rules one by one, each on a small image: daemons and in-sync sets here, topics and flows beside.
 
+mod draining;
 mod flows;
 mod moves;
 mod topics;

@@ -1,8 +1,10 @@
 //! `cluster`: arguments of commands on brokers.
 
-use clap::Subcommand;
+use std::time::Duration;
 
-use super::ClusterArgs;
+use clap::{Args, Subcommand};
+
+use super::{ClusterArgs, HttpArgs, positive_duration};
 use crate::cli::select::TopicSelection;
 
 /// Commands on a cluster.
@@ -40,4 +42,74 @@ pub(crate) enum ClusterCommand {
     /// Print who holds the cluster's metadata, and how far each is.
     #[command(after_help = "Example:\n  tradewind cluster quorum")]
     Quorum(#[command(flatten)] ClusterArgs),
+    /// Print every daemon with its state, what it leads and holds, and what moves; exit code 1 unless all is well.
+    #[command(
+        after_help = "NEEDED counts the partitions that would refuse acks=all, or have no leader, if that daemon stopped now.\n\nExamples:\n  tradewind cluster status\n  tradewind cluster status --wait 5m"
+    )]
+    Status(StatusArgs),
+    /// Let a daemon hand over what it leads, so that it can be stopped; it stays so until `undrain`.
+    #[command(
+        after_help = "Refused if partitions cannot do without the daemon, before anything changes.\nExit code 0 when it can be stopped without harm.\n\nExamples:\n  tradewind cluster drain 2\n  tradewind cluster drain 2 --replicas"
+    )]
+    Drain(DrainArgs),
+    /// Put a drained daemon back into service.
+    #[command(after_help = "Example:\n  tradewind cluster undrain 2")]
+    Undrain {
+        /// The daemon's id.
+        daemon: i32,
+        #[command(flatten)]
+        at: HttpArgs,
+    },
+    /// Show the moves that spread all replicas and leaders evenly over daemons and racks; with --execute, make them.
+    #[command(
+        after_help = "Drained daemons get nothing. Moves few replicas; ending the command ends nothing that was begun.\n\nExamples:\n  tradewind cluster rebalance\n  tradewind cluster rebalance --execute\n  tradewind cluster rebalance --without 4 --execute"
+    )]
+    Rebalance(RebalanceArgs),
+}
+
+/// Arguments of `cluster status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Wait until all is well, for so long at most.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `cluster drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The daemon's id.
+    pub(crate) daemon: i32,
+    /// Move its replicas to other daemons, too, and wait until that is done.
+    #[arg(long)]
+    pub(crate) replicas: bool,
+    /// Even if partitions cannot do without it.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// With --replicas: how many partitions move at a time.
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub(crate) parallel: usize,
+    /// How long to wait until it leads nothing.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `cluster rebalance`.
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    /// Do it.
+    #[arg(long)]
+    pub(crate) execute: bool,
+    /// Leave nothing on this daemon; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) without: Vec<i32>,
+    /// How many partitions move at a time.
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub(crate) parallel: usize,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
 }

@@ -4,7 +4,6 @@
 mod describe;
 mod health;
 mod offsets;
-mod plan;
 mod reassign;
 
 use std::collections::BTreeMap;

@@ -6,14 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 use tradewind_client::admin::{Election, Reassignment};
 use tradewind_client::consumer::assignor::TopicPartition;
-use tradewind_client::{Client, ClientError, TopicMetadata};
+use tradewind_client::{Client, ClientError};
 use tradewind_wire::error::ErrorCode;
 
-use super::plan::{self, Placement};
 use crate::cli::args::{PlanFormat, ReassignCommand};
 use crate::cli::kafka::with_cluster;
 use crate::cli::outcome::{Outcome, report};
 use crate::cli::output::{numbers, print};
+use crate::cli::plan::{self, Placement, placement};
 use crate::cli::select::{self, PartitionSelection, TopicSelection};
 use crate::cli::{Failure, Output};
 
@@ -321,17 +321,6 @@ pub(super) async fn elect(
         eprintln!("every partition has its preferred leader");
     }
     Ok(report(output, &outcomes)?.max(found.complain()))
-}
-
-/// Where these topics are.
-fn placement(topics: &BTreeMap<String, TopicMetadata>) -> Placement {
-    let mut placement = Placement::new();
-    for topic in topics.values() {
-        for (number, partition) in &topic.partitions {
-            placement.insert((topic.name.clone(), *number), partition.replicas.clone());
-        }
-    }
-    placement
 }
 
 /// Where the partitions of a plan are now, and the names of those that are not there.

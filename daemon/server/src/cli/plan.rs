@@ -4,10 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tradewind_client::TopicMetadata;
 use tradewind_client::consumer::assignor::TopicPartition;
 
 /// The brokers of each partition, the preferred leader first.
 pub(super) type Placement = BTreeMap<TopicPartition, Vec<i32>>;
+
+/// Where these topics are.
+pub(super) fn placement(topics: &BTreeMap<String, TopicMetadata>) -> Placement {
+    let mut placement = Placement::new();
+    for topic in topics.values() {
+        for (number, partition) in &topic.partitions {
+            placement.insert((topic.name.clone(), *number), partition.replicas.clone());
+        }
+    }
+    placement
+}
 
 /// A plan as a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,19 +106,7 @@ pub(super) fn spread(
         }
         plan.insert(at.clone(), stay);
     }
-    let mut load = count(brokers, plan.values().flatten());
-    for (at, chosen) in &mut plan {
-        let before = &now[at];
-        while chosen.len() < wanted(before) {
-            let free = brokers.keys().filter(|id| !chosen.contains(id));
-            // A free rack first, then the least load; where the partition is already before where it is not.
-            let best =
-                free.min_by_key(|id| (racks.crowds(**id, chosen), load[*id], !before.contains(id), **id));
-            let Some(best) = best.copied() else { break };
-            chosen.push(best);
-            *load.entry(best).or_default() += 1;
-        }
-    }
+    let load = fill(&mut plan, now, brokers, wanted);
     level(load, |from, to| {
         let place = plan.values_mut().find_map(|replicas| {
             let index = replicas.iter().position(|id| *id == from)?;
@@ -125,6 +125,53 @@ pub(super) fn spread(
         led.map(|(replicas, index)| replicas.swap(0, index)).is_some()
     });
     Ok(plan)
+}
+
+/// Takes every replica from `leaving` and gives it to the one of `brokers` that has least, racks apart. Nothing else moves:
+/// the replicas that stay keep their order, and come first.
+pub(super) fn vacate(
+    now: &Placement,
+    brokers: &BTreeMap<i32, Option<String>>,
+    leaving: i32,
+) -> Result<Placement, String> {
+    let mut plan = now.clone();
+    for replicas in plan.values_mut() {
+        replicas.retain(|id| *id != leaving);
+    }
+    fill(&mut plan, now, brokers, Vec::len);
+    match plan.iter().find(|(at, chosen)| chosen.len() < now[*at].len()) {
+        Some(((topic, partition), _)) => Err(format!(
+            "no other daemon can take the replica of {topic}-{partition} on {leaving}: it has {} replicas, and {} daemons \
+             may hold them",
+            now[&(topic.clone(), *partition)].len(),
+            brokers.len()
+        )),
+        None => Ok(plan),
+    }
+}
+
+/// Gives each partition the replicas that it lacks, where there are brokers for them; how many each broker has then.
+fn fill(
+    plan: &mut Placement,
+    now: &Placement,
+    brokers: &BTreeMap<i32, Option<String>>,
+    wanted: impl Fn(&Vec<i32>) -> usize,
+) -> BTreeMap<i32, usize> {
+    let racks = Racks(brokers);
+    let mut load = count(brokers, plan.values().flatten());
+    for (at, chosen) in plan {
+        let before = &now[at];
+        while chosen.len() < wanted(before) {
+            let free = brokers.keys().filter(|id| !chosen.contains(id));
+            // A free rack first, then the least load; where the partition is already before where it is not.
+            let best =
+                free.min_by_key(|id| (racks.crowds(**id, chosen), load[*id], !before.contains(id), **id));
+            let Some(best) = best.copied() else { break };
+            chosen.push(best);
+            *load.entry(best).or_default() += 1;
+        }
+    }
+    load
 }
 
 /// Moves one from whoever has most to whoever has least, as long as that makes it more even. Each step lowers the sum of
@@ -249,6 +296,18 @@ mod tests {
             BTreeMap::from([(1, 1), (2, 1), (3, 1)])
         );
         assert!(spread(&now, &brokers(&[(2, "")]), None).is_err());
+    }
+
+    #[test]
+    fn a_broker_is_vacated_and_nothing_else_moves() {
+        let now = placement(&[&[1, 2], &[2, 3], &[3, 1], &[2, 4]]);
+        let plan = vacate(&now, &brokers(&[(2, ""), (3, ""), (4, "")]), 1).unwrap();
+        assert_eq!(plan, placement(&[&[2, 4], &[2, 3], &[3, 4], &[2, 4]]));
+        let apart = brokers(&[(2, "a"), (3, "b"), (4, "b")]);
+        let plan = vacate(&placement(&[&[1, 3]]), &apart, 1).unwrap();
+        assert_eq!(plan, placement(&[&[3, 2]]));
+        let told = vacate(&now, &brokers(&[(2, "")]), 1).unwrap_err();
+        assert!(told.contains("t-0"), "{told}");
     }
 
     #[test]

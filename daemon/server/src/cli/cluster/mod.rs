@@ -1,4 +1,8 @@
-//! `cluster ...`: brokers, the APIs they offer, what they store, the metadata quorum.
+//! `cluster ...`: brokers, the APIs they offer, what they store, the metadata quorum; and, in `life.rs` and `moves.rs`, what
+//! an operator does to daemons.
+
+mod life;
+mod moves;
 
 use std::collections::BTreeMap;
 
@@ -12,14 +16,14 @@ use tradewind_wire::messages::{
     ApiVersionsRequest, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest, versions,
 };
 
-use super::args::ClusterCommand;
-use super::kafka::with_cluster;
-use super::output::{numbers, or_dash};
-use super::select::TopicSelection;
-use super::{Failure, Output};
+use crate::cli::args::ClusterCommand;
+use crate::cli::kafka::with_cluster;
+use crate::cli::output::{numbers, or_dash};
+use crate::cli::select::TopicSelection;
+use crate::cli::{Failure, Output};
 
 /// Runs a command on a cluster.
-pub(super) fn run(command: ClusterCommand, output: Output) -> Result<u8, Failure> {
+pub(in crate::cli) fn run(command: ClusterCommand, output: Output) -> Result<u8, Failure> {
     match command {
         ClusterCommand::Brokers(at) => with_cluster(&at, |client| brokers(client, output)),
         ClusterCommand::ApiVersions { brokers, at } => {
@@ -33,6 +37,10 @@ pub(super) fn run(command: ClusterCommand, output: Output) -> Result<u8, Failure
         } => with_cluster(&at, |client| {
             log_dirs(client, brokers, topics, partitions, output)
         }),
+        ClusterCommand::Status(args) => life::status(&args, output),
+        ClusterCommand::Drain(args) => life::drain(&args, output),
+        ClusterCommand::Undrain { daemon, at } => life::undrain(daemon, &at, output),
+        ClusterCommand::Rebalance(args) => moves::rebalance(&args, output),
         ClusterCommand::Quorum(at) => with_cluster(&at, |client| quorum(client, output)),
     }
 }
