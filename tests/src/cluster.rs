@@ -54,33 +54,57 @@ impl Cluster {
             daemons: Vec::new(),
             folder,
         };
-        for id in 1..=daemons {
-            let daemon = Daemon::new(id, cluster.folder.join(id.to_string()));
-            fs::create_dir_all(&daemon.folder)?;
-            let (out, number) = (text(&daemon.folder)?, id.to_string());
-            program::stdout(&[
-                "cert",
-                "issue",
-                "--ca",
-                text(&authority)?,
-                "--cluster",
-                name,
-                "--node",
-                &number,
-                "--host",
-                "127.0.0.1",
-                "--host",
-                "localhost",
-                "--out",
-                out,
-            ])?;
-            cluster.daemons.push(daemon);
+        for _ in 1..=daemons {
+            cluster.enlarge()?;
         }
         Ok(cluster)
     }
 
+    /// Makes the identity and the folder of one more daemon, with the next id. Starts nothing.
+    fn enlarge(&mut self) -> Result<()> {
+        let id = 1 + self.daemons.last().map_or(0, |daemon| daemon.id);
+        let daemon = Daemon::new(id, self.folder.join(id.to_string()));
+        fs::create_dir_all(&daemon.folder)?;
+        let (out, number) = (text(&daemon.folder)?, id.to_string());
+        program::stdout(&[
+            "cert",
+            "issue",
+            "--ca",
+            text(&self.folder.join("ca"))?,
+            "--cluster",
+            &self.name,
+            "--node",
+            &number,
+            "--host",
+            "127.0.0.1",
+            "--host",
+            "localhost",
+            "--out",
+            out,
+        ])?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    /// Starts one more daemon, of which the others' files say nothing; its id. It waits to be made a member.
+    pub fn start_another(&mut self) -> Result<i32> {
+        self.enlarge()?;
+        let daemon = self.daemons.last().context("one was just made")?;
+        let id = daemon.id;
+        self.write_config(daemon, "")?;
+        self.daemon(id)?.start()?;
+        Ok(id)
+    }
+
     /// Writes each daemon's configuration, with `more` at its end.
     pub fn configure(&self, more: &str) -> Result<()> {
+        self.daemons
+            .iter()
+            .try_for_each(|daemon| self.write_config(daemon, more))
+    }
+
+    /// Writes the configuration of one daemon, which names all that there are.
+    fn write_config(&self, daemon: &Daemon, more: &str) -> Result<()> {
         let nodes: Vec<String> = self
             .daemons
             .iter()
@@ -92,23 +116,21 @@ impl Cluster {
                 )
             })
             .collect();
-        for daemon in &self.daemons {
-            let text = format!(
-                "[cluster]\nname = \"{name}\"\nnodes = [{nodes}]\n\n\
-                 [node]\nid = {id}\ndata_dir = \"data\"\n\n\
-                 [mesh]\nlisten = \"{mesh}\"\n\
-                 tls = {{ ca = \"ca.pem\", cert = \"node.pem\", key = \"node.key\" }}\n\n\
-                 [[kafka.listener]]\nlisten = \"{kafka}\"\n\n\
-                 [http]\nlisten = \"{http}\"\n\n{more}",
-                name = self.name,
-                nodes = nodes.join(", "),
-                id = daemon.id,
-                mesh = daemon.mesh,
-                kafka = daemon.kafka,
-                http = daemon.http,
-            );
-            fs::write(daemon.folder.join("tradewind.toml"), text)?;
-        }
+        let text = format!(
+            "[cluster]\nname = \"{name}\"\nnodes = [{nodes}]\n\n\
+             [node]\nid = {id}\ndata_dir = \"data\"\n\n\
+             [mesh]\nlisten = \"{mesh}\"\n\
+             tls = {{ ca = \"ca.pem\", cert = \"node.pem\", key = \"node.key\" }}\n\n\
+             [[kafka.listener]]\nlisten = \"{kafka}\"\n\n\
+             [http]\nlisten = \"{http}\"\n\n{more}",
+            name = self.name,
+            nodes = nodes.join(", "),
+            id = daemon.id,
+            mesh = daemon.mesh,
+            kafka = daemon.kafka,
+            http = daemon.http,
+        );
+        fs::write(daemon.folder.join("tradewind.toml"), text)?;
         Ok(())
     }
 

@@ -211,8 +211,13 @@ impl Cluster {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
-        let (name, handler) = crate::quorum::answer(inner.metadata.clone());
-        inner.calls.register(name, handler);
+        let answers = [
+            crate::quorum::answer(inner.metadata.clone()),
+            crate::members::answer(inner.metadata.clone()),
+        ];
+        for (name, handler) in answers {
+            inner.calls.register(name, handler);
+        }
         inner.spawn_start_tasks(
             options.replica_lag_max,
             options.retention_check,

@@ -58,6 +58,11 @@ pub enum Command {
         /// Even if some partition cannot do without it.
         force: bool,
     },
+    /// Forgets a fenced daemon that holds no replicas.
+    Unregister {
+        /// The daemon.
+        node: NodeId,
+    },
     /// Creates a topic.
     CreateTopic(CreateTopic),
     /// Deletes a topic.
@@ -481,6 +486,9 @@ pub enum MetaError {
         /// The first of them.
         some: Vec<String>,
     },
+    /// The daemon cannot be forgotten: it is in service, or holds replicas.
+    #[error("daemon {0} is in service or holds replicas")]
+    InUse(NodeId),
     /// All producer ids are handed out.
     #[error("no producer ids are left")]
     ProducerIdsExhausted,

@@ -265,6 +265,16 @@ impl Image {
             .filter(|daemon| daemon.state == DaemonState::Active)
     }
 
+    /// How many partitions have a replica on `node`, or had one before a move that can be taken back.
+    pub fn partitions_on(&self, node: NodeId) -> usize {
+        let holds = |partition: &&Partition| {
+            let before = partition.reassignment.as_ref().map(|moving| &moving.original);
+            partition.replicas.contains(&node) || before.is_some_and(|before| before.contains(&node))
+        };
+        let all = self.topics.values().flat_map(|topic| &topic.partitions);
+        all.filter(holds).count()
+    }
+
     /// The value of configuration `key` for `topic` as seen by `node`: the topic's own, the daemon's and the cluster's
     /// dynamic ones, the daemon's file, the key's default; `None` for a key without any.
     pub fn topic_config(&self, topic: &Topic, key: &str, node: Option<NodeId>) -> Option<String> {

@@ -22,6 +22,9 @@ pub mod image;
 mod in_sync;
 mod inner;
 pub mod link;
+mod members;
+#[cfg(test)]
+mod members_tests;
 pub mod metadata;
 pub mod metrics;
 mod node;
@@ -45,4 +48,5 @@ pub mod threads;
 pub use calls::{CallError, CallHandler};
 pub use cleaner::CleanerOptions;
 pub use cluster::{Cluster, ClusterError, ClusterOptions, KafkaStreams};
+pub use members::{MemberChange, MembersError};
 pub use quorum::{Quorum, QuorumMember};

@@ -17,6 +17,7 @@ use tradewind_wire::mesh::Conversation;
 use crate::command::{Command, MetaError, Outcome, Registration};
 use crate::image::{DaemonState, Image};
 use crate::link::{Link, Peers};
+use crate::members::{MemberChange, MembersError};
 use crate::quorum::Quorum;
 
 /// This daemon's part of the cluster's metadata. Cheap to clone.
@@ -111,6 +112,16 @@ impl Metadata {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Quorum { reply }).await?;
         answer.await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Changes the members of the Raft group, if this daemon is the controller.
+    pub(crate) async fn change_members(&self, change: MemberChange) -> Result<(), MembersError> {
+        let stopped = |_| MembersError::Failed("it is stopping".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Members { change, reply }).await.map_err(stopped)?;
+        answer
+            .await
+            .map_err(|_| MembersError::Failed("it is stopping".to_owned()))?
     }
 
     /// Takes over an accepted stream of the conversation [`Conversation::Raft`] or [`Conversation::Control`] from
@@ -313,6 +324,10 @@ pub(crate) enum Ask {
     },
     Quorum {
         reply: oneshot::Sender<Quorum>,
+    },
+    Members {
+        change: MemberChange,
+        reply: oneshot::Sender<Result<(), MembersError>>,
     },
     #[cfg(test)]
     Compact {

@@ -174,6 +174,8 @@ where
 pub(crate) struct Dialer {
     peers: Arc<dyn Peers>,
     addresses: Box<dyn Fn(NodeId) -> Vec<String> + Send + Sync>,
+    /// Where members of the Raft group were when they became it: all that is known of one that has yet to register.
+    learnt: Mutex<HashMap<NodeId, String>>,
 }
 
 impl Dialer {
@@ -185,7 +187,13 @@ impl Dialer {
         Self {
             peers,
             addresses: Box::new(addresses),
+            learnt: Mutex::default(),
         }
+    }
+
+    /// Notes an address that is tried when no other answers.
+    pub(crate) fn learn(&self, node: NodeId, address: &str) {
+        self.learnt.lock().insert(node, address.to_owned());
     }
 
     /// Opens a conversation at the first address that answers.
@@ -199,17 +207,27 @@ impl Dialer {
             node,
             reason: "no address is known".to_owned(),
         };
-        for address in (self.addresses)(node) {
-            match self
-                .peers
-                .open(node, &address, conversation, expect_storage)
-                .await
-            {
+        let mut addresses = (self.addresses)(node);
+        let learnt = self.learnt.lock().get(&node).cloned();
+        addresses.extend(learnt.filter(|learnt| !addresses.contains(learnt)));
+        for address in addresses {
+            match self.dial_at(node, &address, conversation, expect_storage).await {
                 Ok(link) => return Ok(link),
                 Err(error) => failed = error,
             }
         }
         Err(failed)
+    }
+
+    /// Opens a conversation at this address.
+    pub(crate) async fn dial_at(
+        &self,
+        node: NodeId,
+        address: &str,
+        conversation: Conversation,
+        expect_storage: Option<[u8; 16]>,
+    ) -> Result<Link, LinkError> {
+        self.peers.open(node, address, conversation, expect_storage).await
     }
 }
 

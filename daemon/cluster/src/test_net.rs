@@ -75,6 +75,20 @@ pub(crate) struct TestCluster {
 struct Wires {
     running: Mutex<HashMap<NodeId, Metadata>>,
     cut: Mutex<HashSet<(NodeId, NodeId)>>,
+    /// How often a daemon has got another disk.
+    disks: Mutex<HashMap<NodeId, u8>>,
+}
+
+impl Wires {
+    fn disk(&self, node: NodeId) -> u8 {
+        self.disks.lock().get(&node).copied().unwrap_or(0)
+    }
+
+    fn storage_id(&self, node: NodeId) -> [u8; 16] {
+        let mut id = [node as u8; 16];
+        id[0] = self.disk(node);
+        id
+    }
 }
 
 impl TestCluster {
@@ -90,13 +104,16 @@ impl TestCluster {
 
     pub(crate) fn options(&self, node: NodeId) -> MetadataOptions {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let seeds: BTreeMap<_, _> = self.ids.iter().map(|id| (*id, format!("node-{id}"))).collect();
+        // A daemon that is added later names itself, too; those that were there before do not know of it.
+        let all = self.ids.iter().chain([&node]);
+        let seeds: BTreeMap<_, _> = all.map(|id| (*id, format!("node-{id}"))).collect();
+        let disk = self.wires.disk(node);
         MetadataOptions {
             node,
             cluster_name: "east".to_owned(),
             cluster_id: None,
-            storage_id: [node as u8; 16],
-            dir: self.dir.path().join(node.to_string()),
+            storage_id: self.wires.storage_id(node),
+            dir: self.dir.path().join(format!("{node}-{disk}")),
             seeds,
             clock: Arc::new(TestClock::new()),
             rng: Arc::new(TestRng::new(run << 32 | node as u64)),
@@ -144,6 +161,11 @@ impl TestCluster {
     pub(crate) async fn kill(&self, metadata: Metadata) {
         self.wires.running.lock().remove(&metadata.node_id());
         metadata.abandon().await;
+    }
+
+    /// The daemon's data directory is lost: it starts with an empty one next time.
+    pub(crate) fn lose_disk(&self, node: NodeId) {
+        *self.wires.disks.lock().entry(node).or_default() += 1;
     }
 
     /// From now on nothing gets through between `node` and the others.
@@ -232,7 +254,7 @@ impl Peers for ChannelPeers {
         }
         let peer = self.wires.running.lock().get(&node).cloned();
         let peer = peer.ok_or_else(|| failed("not running"))?;
-        let storage_id = [node as u8; 16];
+        let storage_id = self.wires.storage_id(node);
         if expect_storage.is_some_and(|expected| expected != storage_id) {
             return Err(failed("another disk"));
         }

@@ -1,75 +1,10 @@
 //! `tradewind cluster drain`, `undrain`, `rebalance` and `status` on a cluster under load.
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tradewind_client::admin::NewTopic;
+use anyhow::{Result, ensure};
 use tradewind_tests::load::ensure_sound;
-use tradewind_tests::{Cluster, ClusterSpec, program};
 
-use crate::clients::{self, Clients};
-
-const TOPIC: &str = "ledger";
-const PARTITIONS: i32 = 4;
-
-/// A cluster whose topic has its replicas on these daemons, and clients at work.
-fn loaded(folder: &std::path::Path, daemons: i32, replicas: &[i32]) -> Result<(Cluster, Clients)> {
-    let cluster = Cluster::start(folder, &ClusterSpec::new("east", daemons))?;
-    let min_isr = (replicas.len() - 1).to_string();
-    let topic = NewTopic {
-        name: TOPIC.to_owned(),
-        assignment: (0..PARTITIONS).map(|_| replicas.to_vec()).collect(),
-        configs: [("min.insync.replicas".to_owned(), min_isr)].into(),
-        ..NewTopic::default()
-    };
-    let admin = clients::client(&cluster.bootstrap());
-    tokio::runtime::Runtime::new()?.block_on(admin.create_topic(&topic))?;
-    let mut clients = Clients::start(&cluster.bootstrap(), cluster.kafka(), TOPIC, PARTITIONS)?;
-    clients.get_on(50)?;
-    Ok((cluster, clients))
-}
-
-/// `tradewind cluster ARGS`, asked of the first daemon: whether it succeeded, and what it said.
-fn cluster_command(cluster: &Cluster, args: &[&str]) -> Result<(bool, String)> {
-    let url = cluster.daemons[0].url();
-    let output = program::run(&[&["cluster"], args, &["--url", &url]].concat())?;
-    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
-    Ok((output.status.success(), said))
-}
-
-/// As [`cluster_command`], which must succeed.
-fn done(cluster: &Cluster, args: &[&str]) -> Result<()> {
-    let (good, said) = cluster_command(cluster, args)?;
-    ensure!(good, "cluster {}: {said}", args.join(" "));
-    Ok(())
-}
-
-/// As [`cluster_command`], which must be refused with these words, with no replica moved and no daemon drained.
-fn refused(cluster: &Cluster, args: &[&str], words: &str) -> Result<()> {
-    let before = daemons(cluster)?;
-    let (good, said) = cluster_command(cluster, args)?;
-    ensure!(
-        !good && said.contains(words),
-        "cluster {}: {said}",
-        args.join(" ")
-    );
-    let shown = |all: &[Value]| -> Vec<Value> {
-        let of = |one: &Value| serde_json::json!([one["replicas"], one["drained"]]);
-        all.iter().map(of).collect()
-    };
-    let after = daemons(cluster)?;
-    ensure!(shown(&before) == shown(&after), "{before:?} became {after:?}");
-    Ok(())
-}
-
-/// The daemons as `cluster status` has them when all is well.
-fn daemons(cluster: &Cluster) -> Result<Vec<Value>> {
-    let status = cluster.ask(&["cluster", "status", "--wait", "30s"])?;
-    Ok(status["daemons"].as_array().context("daemons")?.clone())
-}
-
-fn number(daemons: &[Value], id: usize, what: &str) -> i64 {
-    daemons[id - 1][what].as_i64().unwrap_or(-1)
-}
+use crate::clients;
+use crate::commands::{PARTITIONS, daemons, done, loaded, number, refused};
 
 #[test]
 fn a_drained_daemon_leads_nothing_even_after_its_restart_and_no_second_one_can_be_drained() -> Result<()> {

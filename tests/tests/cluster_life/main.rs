@@ -2,5 +2,7 @@
 //! client here is our own library, and none of them may be handed an error.
 
 mod clients;
+mod commands;
 mod draining;
+mod members;
 mod rolling;

@@ -32,6 +32,10 @@ pub(super) fn register(
             limit: MAX_LISTENERS,
         });
     }
+    // One that was removed must be added again first. (Before the first entry of the group's members there is nobody.)
+    if !image.members.is_empty() && !image.members.contains(&node) {
+        return Err(MetaError::UnknownNode(node));
+    }
     let old = image.nodes.get(&node).cloned();
     if let Some(old) = &old {
         if old.incarnation == registration.incarnation {

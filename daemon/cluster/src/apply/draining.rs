@@ -1,12 +1,12 @@
 //! Daemons are drained: they hand over what they lead and get nothing new, but hold and follow what they have, so that
-//! stopping them afterwards takes nothing away from anyone.
+//! stopping them afterwards takes nothing away from anyone. One that is stopped and holds nothing can be forgotten.
 
 use tradewind_wire::ids::NodeId;
 
 use super::change_partitions;
 use crate::command::{MetaError, Outcome};
 use crate::election::{Cause, hand_over};
-use crate::image::Image;
+use crate::image::{DaemonState, Image};
 use crate::overview::needed;
 
 /// How many partitions a refusal names.
@@ -40,5 +40,17 @@ pub(super) fn drain(image: &mut Image, node: NodeId, on: bool, force: bool) -> R
             Cause::Change
         },
     );
+    Ok(Outcome::Done)
+}
+
+/// Forgets a daemon. It may register again only if it is a member of the Raft group again.
+pub(super) fn unregister(image: &mut Image, node: NodeId) -> Result<Outcome, MetaError> {
+    let daemon = image.nodes.get(&node).ok_or(MetaError::UnknownNode(node))?;
+    if daemon.state != DaemonState::Fenced || image.partitions_on(node) > 0 {
+        return Err(MetaError::InUse(node));
+    }
+    image.nodes.remove(&node);
+    image.drained.remove(&node);
+    image.node_configs.remove(&node);
     Ok(Outcome::Done)
 }

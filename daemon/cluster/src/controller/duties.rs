@@ -1,4 +1,5 @@
-//! Carries out the controller's duties on every tick: sessions, the cluster's name, daemons that are to follow the log.
+//! Carries out the controller's duties on every tick: sessions, the cluster's name, who votes, daemons that are to follow
+//! the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,6 +136,7 @@ async fn keep_house(core: &Arc<Core>, status: &Status) {
         };
         let _ = tokio::time::timeout(PROPOSE_TIMEOUT, core.group.append(proposal)).await;
     }
+    core.keep_voters().await;
     let strangers = core
         .seeds()
         .iter()

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tradewind_wire::ids::NodeId;
 
 use super::Core;
+use crate::controller::voters;
 use crate::raft;
 
 /// Makes the cluster, if this is its lowest voter and every voter has answered once that it is blank. All must answer:
 /// one that is only late could belong to a cluster already.
 pub(super) async fn run(core: Arc<Core>) {
-    let voters = voters(&core.options.seeds);
+    let voters = first_voters(&core.options.seeds);
     let lowest = voters.keys().next() == Some(&core.options.node);
     let mut blank: BTreeMap<NodeId, (String, [u8; 16])> = BTreeMap::new();
     if let Some(mesh) = voters.get(&core.options.node) {
@@ -44,16 +45,11 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-/// The daemons that vote: one of up to two, three of up to four, five of more; those with the lowest ids.
-fn voters(seeds: &BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
-    let count = match seeds.len() {
-        0..=2 => 1,
-        3..=4 => 3,
-        _ => 5,
-    };
+/// The daemons that vote at first: those with the lowest ids.
+fn first_voters(seeds: &BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
     seeds
         .iter()
-        .take(count)
+        .take(voters::count(seeds.len()))
         .map(|(node, mesh)| (*node, mesh.clone()))
         .collect()
 }

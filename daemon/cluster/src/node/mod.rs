@@ -4,6 +4,7 @@
 //! them holds a lock over an await.
 
 mod bootstrap;
+mod members;
 mod propose;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     heard: Mutex<HashMap<NodeId, Duration>>,
     contact: Mutex<Contact>,
     slots: Semaphore,
+    /// Held while the members of the Raft group are changed.
+    membership: tokio::sync::Mutex<()>,
 }
 
 /// What this daemon knows of its own standing besides the image.
@@ -229,6 +232,7 @@ async fn open(options: MetadataOptions, peers: Arc<dyn Peers>) -> Result<Core, S
         heard: Mutex::default(),
         contact: Mutex::default(),
         slots: Semaphore::new(PROPOSALS),
+        membership: tokio::sync::Mutex::default(),
         options,
     })
 }
@@ -267,6 +271,11 @@ async fn serve_asks(core: &Arc<Core>, mut asked: mpsc::Receiver<Ask>) -> Option<
             }
             Ask::Quorum { reply } => {
                 let _ = reply.send(core.group.quorum());
+            }
+            Ask::Members { change, reply } => {
+                tokio::spawn(async move {
+                    let _ = reply.send(core.change_members(change).await);
+                });
             }
             #[cfg(test)]
             Ask::Compact { reply } => {
@@ -319,7 +328,7 @@ impl Core {
 
     /// How long ago a quorum answered this daemon as leader. A group of one is its own quorum.
     pub(crate) fn quorum_ack(status: &Status) -> Option<Duration> {
-        if status.is_leader && status.voters == 1 {
+        if status.is_leader && status.voters.len() == 1 {
             return Some(Duration::ZERO);
         }
         status.quorum_ack

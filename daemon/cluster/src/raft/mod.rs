@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::mesh::Conversation;
@@ -73,8 +73,10 @@ pub(crate) struct Status {
     pub(crate) quorum_ack: Option<Duration>,
     /// The members: voters and learners.
     pub(crate) members: BTreeSet<NodeId>,
-    /// How many of them vote.
-    pub(crate) voters: usize,
+    /// Those of them that vote, or will when a change that is under way is done.
+    pub(crate) voters: BTreeSet<NodeId>,
+    /// Whether a change of the voters is under way, or was cut off.
+    pub(crate) joint: bool,
     /// Why Raft ended for good.
     pub(crate) fatal: Option<String>,
 }
@@ -156,6 +158,29 @@ impl Group {
         added.map(|_| ()).map_err(|error| error.to_string())
     }
 
+    /// The data directory of a member.
+    pub(crate) fn storage_of(&self, node: NodeId) -> Option<[u8; 16]> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let member = metrics.membership_config.membership().get_node(&raft_id(node));
+        member.map(|member| member.storage_id)
+    }
+
+    /// Makes these members vote, and no others, who stay members. Only on the leader. A change that was cut off half-way is
+    /// finished by the next one.
+    pub(crate) async fn set_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), String> {
+        let voters: BTreeSet<u64> = voters.iter().map(|node| raft_id(*node)).collect();
+        let goal = ChangeMembers::ReplaceAllVoters(voters);
+        let changed = self.raft.change_membership(goal, true).await;
+        changed.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Takes a member out that does not vote. Only on the leader.
+    pub(crate) async fn remove(&self, node: NodeId) -> Result<(), String> {
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([raft_id(node)]));
+        let removed = self.raft.change_membership(gone, true).await;
+        removed.map(|_| ()).map_err(|error| error.to_string())
+    }
+
     /// Appends a proposal, if this daemon leads, and waits until it is applied here. Whether it was is unknown to a
     /// caller that gives up.
     pub(crate) async fn append(&self, proposal: Proposal) -> Result<u64, NotTaken> {
@@ -181,6 +206,8 @@ impl Group {
     /// How the group stands now.
     pub(crate) fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow().clone();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let voters = configs.last();
         // A member that was told of the leader knows its vote, too.
         let leader = metrics.current_leader.map(node_id);
         Status {
@@ -194,7 +221,8 @@ impl Group {
                 .nodes()
                 .map(|(id, _)| node_id(*id))
                 .collect(),
-            voters: metrics.membership_config.voter_ids().count(),
+            voters: voters.into_iter().flatten().map(|id| node_id(*id)).collect(),
+            joint: configs.len() > 1,
             fatal: metrics.running_state.err().map(|error| error.to_string()),
         }
     }
@@ -292,13 +320,35 @@ impl AsyncChanges for watch::Receiver<openraft::RaftMetrics<u64, Member>> {
 
 /// Asks a daemon whether it is blank.
 pub(crate) async fn probe(dialer: &Dialer, node: NodeId, timeout: Duration) -> Result<Probe, LinkError> {
+    ask_probe(node, dialer.dial(node, Conversation::Raft, None), timeout).await
+}
+
+/// The same at an address that nobody has told yet.
+pub(crate) async fn probe_at(
+    dialer: &Dialer,
+    node: NodeId,
+    mesh: &str,
+    timeout: Duration,
+) -> Result<Probe, LinkError> {
+    ask_probe(
+        node,
+        dialer.dial_at(node, mesh, Conversation::Raft, None),
+        timeout,
+    )
+    .await
+}
+
+async fn ask_probe(
+    node: NodeId,
+    dialled: impl Future<Output = Result<Link, LinkError>>,
+    timeout: Duration,
+) -> Result<Probe, LinkError> {
     let failed = |reason: &str| LinkError {
         node,
         reason: reason.to_owned(),
     };
     let asked = async {
-        let link = dialer.dial(node, Conversation::Raft, None).await?;
-        let caller = Caller::new(node, link);
+        let caller = Caller::new(node, dialled.await?);
         let parts =
             network::request_frame(&Request::Probe, None).map_err(|error| failed(&error.to_string()))?;
         let answer = caller.call(&parts, timeout).await?;

@@ -129,6 +129,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, member: &Member) -> Client {
         let storage = Some(member.storage_id).filter(|id| *id != [0; 16]);
+        self.dialer.learn(node_id(target), &member.mesh);
         Client {
             line: Line::new(
                 Arc::clone(&self.dialer),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tradewind_cluster::command::{Command, MetaError};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_cluster::overview::Overview;
+use tradewind_cluster::{MemberChange, MembersError};
 
 use super::Facts;
 use super::v1::{Refusal, cluster};
@@ -44,6 +45,46 @@ pub(super) async fn drain(
     let done = cluster(&facts)?.propose(command, PROPOSE_TIMEOUT).await;
     done.map_err(refusal)?;
     Ok(Json(json!({ "node": node, "drained": on })))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Add {
+    node: i32,
+    /// Its mesh address, `host:port`.
+    mesh: String,
+    /// Whether it takes the place of a dead daemon with the same id.
+    #[serde(default)]
+    replace: bool,
+}
+
+pub(super) async fn add(State(facts): State<Facts>, Json(asked): Json<Add>) -> Result<Json<Value>, Refusal> {
+    let Add { node, mesh, replace } = asked;
+    members(&facts, &MemberChange::Add { node, mesh, replace }).await?;
+    Ok(Json(json!({ "node": node, "added": true })))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Remove {
+    node: i32,
+}
+
+pub(super) async fn remove(
+    State(facts): State<Facts>,
+    Json(Remove { node }): Json<Remove>,
+) -> Result<Json<Value>, Refusal> {
+    members(&facts, &MemberChange::Remove { node }).await?;
+    Ok(Json(json!({ "node": node, "removed": true })))
+}
+
+async fn members(facts: &Facts, change: &MemberChange) -> Result<(), Refusal> {
+    cluster(facts)?.change_members(change).await.map_err(|error| {
+        let code = match &error {
+            MembersError::NotMember(_) => StatusCode::NOT_FOUND,
+            MembersError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::CONFLICT,
+        };
+        Refusal(code, error.to_string())
+    })
 }
 
 fn refusal(error: ProposeError) -> Refusal {

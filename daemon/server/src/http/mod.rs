@@ -79,6 +79,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/status", get(v1::status))
         .route("/v1/cluster", get(cluster::overview))
         .route("/v1/cluster/drain", post(cluster::drain))
+        .route("/v1/cluster/add", post(cluster::add))
+        .route("/v1/cluster/remove", post(cluster::remove))
         .route("/v1/topics", get(v1::topics))
         .route("/v1/flows", get(v1::flows))
         .route("/v1/groups", get(v1::groups))

@@ -60,6 +60,16 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         at: HttpArgs,
     },
+    /// Make a running daemon with an empty data directory a member, and wait until it is in service.
+    #[command(
+        after_help = "Refused, before anything changes, unless the daemon answers at that address and belongs to no cluster.\n\nExamples:\n  tradewind cluster add 4 --mesh 10.0.1.4:7100\n  tradewind cluster add 3 --mesh 10.0.1.3:7100 --replace"
+    )]
+    Add(AddArgs),
+    /// Forget a daemon that has been stopped and holds no replicas.
+    #[command(
+        after_help = "Refused, before anything changes, while the daemon is in service or holds replicas.\n\nExample:\n  tradewind cluster drain 1 --replicas\n  (stop daemon 1)\n  tradewind cluster remove 1"
+    )]
+    Remove(RemoveArgs),
     /// Show the moves that spread all replicas and leaders evenly over daemons and racks; with --execute, make them.
     #[command(
         after_help = "Drained daemons get nothing. Moves few replicas; ending the command ends nothing that was begun.\n\nExamples:\n  tradewind cluster rebalance\n  tradewind cluster rebalance --execute\n  tradewind cluster rebalance --without 4 --execute"
@@ -93,6 +103,36 @@ pub(crate) struct DrainArgs {
     pub(crate) parallel: usize,
     /// How long to wait until it leads nothing.
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `cluster add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The daemon's id.
+    pub(crate) daemon: i32,
+    /// Where its mesh listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) mesh: String,
+    /// It takes the place of the dead daemon with this id, whose data directory is lost for good.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// How long to wait until it is in service.
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `cluster remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The daemon's id.
+    pub(crate) daemon: i32,
+    /// How long to wait for a daemon that is stopping.
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = positive_duration)]
     pub(crate) wait: Duration,
     #[command(flatten)]
     pub(crate) at: HttpArgs,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use cluster::{ClusterCommand, DrainArgs, RebalanceArgs, StatusArgs};
+pub(crate) use cluster::{AddArgs, ClusterCommand, DrainArgs, RebalanceArgs, RemoveArgs, StatusArgs};
 pub(crate) use config::{ChangeArgs, ConfigCommand, ResourceArgs};
 pub(crate) use group::{GroupCommand, ResetArgs};
 pub(crate) use topic::{AlterArgs, CreateArgs, PlanFormat, ReassignCommand, TopicCommand, TopicFilter};

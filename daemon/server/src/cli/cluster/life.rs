@@ -1,4 +1,4 @@
-//! `cluster status`, `drain`, `undrain`: how daemons stand, and taking one out of service and back. Asked of a daemon over
+//! `cluster status`, `drain`, `undrain`, `add`, `remove`: how daemons stand, and what an operator does to one. Asked of a daemon over
 //! HTTP; any daemon will do.
 
 use std::thread;
@@ -9,7 +9,7 @@ use tradewind_cluster::overview::{DaemonOverview, MoveOverview, Overview};
 use tradewind_wire::clock::Clock;
 
 use super::moves;
-use crate::cli::args::{DrainArgs, HttpArgs, StatusArgs};
+use crate::cli::args::{AddArgs, DrainArgs, HttpArgs, RemoveArgs, StatusArgs};
 use crate::cli::http::{get, post};
 use crate::cli::output::{numbers, or_dash, table};
 use crate::cli::{Failure, Output};
@@ -197,6 +197,64 @@ pub(super) fn undrain(daemon: i32, at: &HttpArgs, output: Output) -> Result<u8, 
     let answer = change(at, daemon, false, false)?;
     let text = format!(
         "daemon {daemon} is in service again; it leads what it prefers after a while without changes\n"
+    );
+    output.text(&answer, &text)?;
+    Ok(0)
+}
+
+/// `cluster add`: exit code 0 when the daemon is in service.
+pub(super) fn add(args: &AddArgs, output: Output) -> Result<u8, Failure> {
+    let id = args.daemon;
+    let body = json!({ "node": id, "mesh": args.mesh, "replace": args.replace });
+    let _: Value = post(&args.at, "/v1/cluster/add", &body, CHANGE_TIMEOUT)?;
+    let state = |overview: &Overview| {
+        let found = overview.daemons.iter().find(|one| one.id == id);
+        found.map_or_else(|| "not registered".to_owned(), |one| one.state.clone())
+    };
+    let after = wait(
+        &args.at,
+        args.wait,
+        |overview| state(overview) == "active",
+        |overview| format!("daemon {id} is a member: {}", state(overview)),
+    )?;
+    let daemon = find(&after, id)?;
+    let is_in = daemon.state == "active";
+    let text = if !is_in {
+        format!("daemon {id} is a member, but {}: see its log\n", daemon.state)
+    } else if args.replace {
+        format!(
+            "daemon {id} is in service; it copies {} replicas (`cluster status --wait 1h`)\n",
+            daemon.out_of_sync
+        )
+    } else {
+        format!("daemon {id} is in service and empty; `cluster rebalance` gives it its share\n")
+    };
+    output.text(daemon, &text)?;
+    Ok(u8::from(!is_in))
+}
+
+/// `cluster remove`.
+pub(super) fn remove(args: &RemoveArgs, output: Output) -> Result<u8, Failure> {
+    let id = args.daemon;
+    find(&overview(&args.at)?, id)?;
+    // A daemon that has just been stopped is taken for dead a moment later.
+    wait(
+        &args.at,
+        args.wait,
+        |overview| {
+            let found = overview.daemons.iter().find(|one| one.id == id);
+            found.is_none_or(|one| one.state != "stopping")
+        },
+        |_| format!("daemon {id} is stopping"),
+    )?;
+    let answer: Value = post(
+        &args.at,
+        "/v1/cluster/remove",
+        &json!({ "node": id }),
+        CHANGE_TIMEOUT,
+    )?;
+    let text = format!(
+        "daemon {id} is no member any more; take it out of `cluster.nodes` in the other daemons' files, too\n"
     );
     output.text(&answer, &text)?;
     Ok(0)

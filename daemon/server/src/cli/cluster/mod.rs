@@ -40,6 +40,8 @@ pub(in crate::cli) fn run(command: ClusterCommand, output: Output) -> Result<u8,
         ClusterCommand::Status(args) => life::status(&args, output),
         ClusterCommand::Drain(args) => life::drain(&args, output),
         ClusterCommand::Undrain { daemon, at } => life::undrain(daemon, &at, output),
+        ClusterCommand::Add(args) => life::add(&args, output),
+        ClusterCommand::Remove(args) => life::remove(&args, output),
         ClusterCommand::Rebalance(args) => moves::rebalance(&args, output),
         ClusterCommand::Quorum(at) => with_cluster(&at, |client| quorum(client, output)),
     }
