@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// The fetched jars, and how to run a tool of theirs.
+#[derive(Clone)]
 pub(crate) struct Java {
     jars: PathBuf,
     logging: PathBuf,

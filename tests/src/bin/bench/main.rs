@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `bench cells` measures twelve named cells, with latencies at half load (`cells.rs`); `bench groups` how long many groups
-//! take to settle (`groups.rs`).
+//! take to settle (`groups.rs`); `bench kill` how long writes stop when a leader is killed (`kill.rs`).
 //!
 //! Two systems never run at the same time: they take turns, `--rounds` times, with the same client program (Apache
 //! Kafka's `kafka-producer-perf-test` and end-to-end latency test) and the same topic (6 partitions, 3 replicas). Both
@@ -18,6 +18,7 @@ mod baseline;
 mod cells;
 mod clients;
 mod groups;
+mod kill;
 mod mirror;
 mod process;
 mod systems;
@@ -40,11 +41,11 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("groups") {
-        return groups::run(std::env::args().skip(2));
-    }
-    if std::env::args().nth(1).as_deref() == Some("cells") {
-        return cells::run(std::env::args().skip(2));
+    match std::env::args().nth(1).as_deref() {
+        Some("groups") => return groups::run(std::env::args().skip(2)),
+        Some("cells") => return cells::run(std::env::args().skip(2)),
+        Some("kill") => return kill::run(std::env::args().skip(2)),
+        _ => {}
     }
     let options = options()?;
     let folder = tempfile::tempdir()?;

@@ -2,16 +2,15 @@
 
 use std::fs::{self, File};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tradewind_tests::daemon::resident_bytes;
 use tradewind_tests::{Cluster, ports, wait};
 
 use crate::clients::Java;
-use crate::process;
 
 /// A running system.
 pub(crate) trait System {
@@ -19,9 +18,13 @@ pub(crate) trait System {
     fn pids(&self) -> Vec<u32>;
     /// From the first process started to the last one ready.
     fn start_seconds(&self) -> f64;
+    /// SIGKILL for one daemon, by its number.
+    fn kill(&mut self, id: i32) -> Result<()>;
+    /// Starts a daemon that was killed, and waits until it answers.
+    fn start_again(&mut self, id: i32) -> Result<()>;
 
     fn cpu_seconds(&self) -> Result<f64> {
-        self.pids().into_iter().map(process::cpu_seconds).sum()
+        self.pids().into_iter().map(crate::process::cpu_seconds).sum()
     }
 
     /// The mean resident memory of one process.
@@ -69,13 +72,32 @@ impl System for Tradewind {
     fn start_seconds(&self) -> f64 {
         self.start_seconds
     }
+
+    fn kill(&mut self, id: i32) -> Result<()> {
+        self.cluster.daemon(id)?.kill();
+        Ok(())
+    }
+
+    fn start_again(&mut self, _id: i32) -> Result<()> {
+        self.cluster.start_all()
+    }
 }
 
 /// Brokers, each also a controller.
 pub(crate) struct Apache {
-    brokers: Vec<Child>,
+    java: Java,
+    brokers: Vec<Broker>,
     bootstrap: String,
     start_seconds: f64,
+}
+
+/// One of them, numbered from 1 in their order.
+struct Broker {
+    process: Child,
+    /// Its configuration.
+    file: String,
+    place: PathBuf,
+    port: u16,
 }
 
 impl Apache {
@@ -104,29 +126,25 @@ impl Apache {
                 "kafka.tools.StorageTool",
                 &["format", "-t", id.trim(), "-c", &file],
             )?;
-            files.push((file, place));
+            files.push((file, place, *kafka));
         }
         let began = Instant::now();
         let mut apache = Self {
+            java: java.clone(),
             brokers: Vec::new(),
             bootstrap: String::new(),
             start_seconds: 0.0,
         };
-        for (file, place) in &files {
-            let log = File::create(place.join("log"))?;
-            let broker = java
-                .command("1g")
-                .args(["kafka.Kafka", file])
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn()?;
-            apache.brokers.push(broker);
+        for (file, place, port) in files {
+            apache.brokers.push(Broker {
+                process: process(java, &file, &place)?,
+                file,
+                place,
+                port,
+            });
         }
-        for [kafka, _] in &ports {
-            wait::until_true("Apache Kafka listens", 90, || {
-                Ok(TcpStream::connect(("127.0.0.1", *kafka)).is_ok())
-            })?;
+        for broker in &apache.brokers {
+            broker.wait_listening()?;
         }
         apache.start_seconds = began.elapsed().as_secs_f64();
         let all: Vec<String> = ports
@@ -135,10 +153,45 @@ impl Apache {
             .collect();
         apache.bootstrap = all.join(",");
         for broker in &mut apache.brokers {
-            ensure!(broker.try_wait()?.is_none(), "a broker of Apache Kafka has ended");
+            let ended = broker.process.try_wait()?;
+            ensure!(ended.is_none(), "a broker of Apache Kafka has ended");
         }
         Ok(apache)
     }
+
+    fn broker(&mut self, id: i32) -> Result<&mut Broker> {
+        let at = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
+        at.and_then(|at| self.brokers.get_mut(at))
+            .with_context(|| format!("there is no broker {id}"))
+    }
+}
+
+impl Broker {
+    fn wait_listening(&self) -> Result<()> {
+        wait::until_true("Apache Kafka listens", 90, || {
+            Ok(TcpStream::connect(("127.0.0.1", self.port)).is_ok())
+        })
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a broker.
+fn process(java: &Java, file: &str, place: &Path) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(place.join("log"))?;
+    let mut command = java.command("1g");
+    command
+        .args(["kafka.Kafka", file])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Ok(command.spawn()?)
 }
 
 fn properties(id: usize, kafka: u16, controller: u16, voters: &str, place: &Path) -> String {
@@ -161,19 +214,30 @@ impl System for Apache {
     }
 
     fn pids(&self) -> Vec<u32> {
-        self.brokers.iter().map(Child::id).collect()
+        self.brokers.iter().map(|broker| broker.process.id()).collect()
     }
 
     fn start_seconds(&self) -> f64 {
         self.start_seconds
+    }
+
+    fn kill(&mut self, id: i32) -> Result<()> {
+        self.broker(id)?.kill();
+        Ok(())
+    }
+
+    fn start_again(&mut self, id: i32) -> Result<()> {
+        let java = self.java.clone();
+        let broker = self.broker(id)?;
+        broker.process = process(&java, &broker.file, &broker.place)?;
+        broker.wait_listening()
     }
 }
 
 impl Drop for Apache {
     fn drop(&mut self) {
         for broker in &mut self.brokers {
-            let _ = broker.kill();
-            let _ = broker.wait();
+            broker.kill();
         }
     }
 }
