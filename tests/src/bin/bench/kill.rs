@@ -204,7 +204,7 @@ fn leaders(kafka: &mut Kafka) -> Result<Vec<i32>> {
 }
 
 /// The leader of the metadata log.
-fn controller(kafka: &mut Kafka) -> Result<i32> {
+pub(crate) fn controller(kafka: &mut Kafka) -> Result<i32> {
     let request = DescribeQuorumRequest {
         topics: vec![asked::TopicData {
             topic_name: "__cluster_metadata".into(),

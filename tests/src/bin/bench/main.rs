@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `bench cells` measures twelve named cells, with latencies at half load (`cells.rs`); `bench groups` how long many groups
-//! take to settle (`groups.rs`); `bench kill` how long writes stop when a leader is killed (`kill.rs`).
+//! take to settle (`groups.rs`); `bench kill` how long writes stop when a leader is killed (`kill.rs`); `bench
+//! scale` what thousands of partitions cost (`scale.rs`).
 //!
 //! Two systems never run at the same time: they take turns, `--rounds` times, with the same client program (Apache
 //! Kafka's `kafka-producer-perf-test` and end-to-end latency test) and the same topic (6 partitions, 3 replicas). Both
@@ -21,6 +22,7 @@ mod groups;
 mod kill;
 mod mirror;
 mod process;
+mod scale;
 mod systems;
 
 use std::path::PathBuf;
@@ -45,6 +47,7 @@ fn main() -> Result<()> {
         Some("groups") => return groups::run(std::env::args().skip(2)),
         Some("cells") => return cells::run(std::env::args().skip(2)),
         Some("kill") => return kill::run(std::env::args().skip(2)),
+        Some("scale") => return scale::run(std::env::args().skip(2)),
         _ => {}
     }
     let options = options()?;
