@@ -204,8 +204,19 @@ impl Kafka {
         Err(last.context("no bootstrap address")?)
     }
 
-    /// Creates a topic.
+    /// Creates a topic with the cluster's default number of replicas.
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.create_topic_with(name, partitions, -1, configs)
+    }
+
+    /// Creates a topic.
+    pub fn create_topic_with(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
         let config = |&(name, value): &(&str, &str)| CreatableTopicConfig {
             name: name.into(),
             value: Some(value.into()),
@@ -213,7 +224,7 @@ impl Kafka {
         let topic = CreatableTopic {
             name: name.into(),
             num_partitions: partitions,
-            replication_factor: -1,
+            replication_factor: replicas,
             configs: configs.iter().map(config).collect(),
             ..Default::default()
         };

@@ -4,8 +4,8 @@
 //! cargo run --release -p tradewind-tests --bin bench -- kill [--kills N] [--rounds N] [--json FILE]
 //! ```
 //!
-//! Three daemons of ours and three brokers of Apache Kafka take turns, each with its defaults, a topic of 6 partitions and 3
-//! replicas, `min.insync.replicas=2`, and one idempotent writer per partition that rests 2 ms after each batch. Each time all
+//! Three daemons of ours and three brokers of Apache Kafka take turns, each with its defaults but for a topic of 6 partitions and
+//! 3 replicas, `min.insync.replicas=2` and `flush.messages=1`, and one idempotent writer per partition that rests 2 ms after each batch. Each time all
 //! copies are in sync, a daemon is killed that leads some partition, every second time the controller; writes go on
 //! without it, then it is started again. What counts is the longest time without an acknowledgement over all partitions.
 
@@ -116,7 +116,8 @@ fn measure(system: &mut dyn System, name: &str, round: usize, kills: usize) -> R
         .collect::<Result<_>>()?;
     let mut kafka = Kafka::new(brokers.clone());
     wait::until_true("the topic is there", 60, || {
-        let _ = kafka.create_topic(TOPIC, PARTITIONS, &[("min.insync.replicas", "2")]);
+        let configs = [("min.insync.replicas", "2"), ("flush.messages", "1")];
+        let _ = kafka.create_topic_with(TOPIC, PARTITIONS, DAEMONS as i16, &configs);
         Ok(kafka
             .partitions(TOPIC)
             .is_ok_and(|all| all.len() == PARTITIONS as usize))

@@ -127,7 +127,7 @@ fn measure(options: &Options, name: &str, place: &Path) -> Result<Value> {
     for topic in &topics {
         wait::until_true("a topic is made", LIMIT_SECONDS, || {
             // One whose answer came too late is there at the next look.
-            let _ = kafka.create_topic(topic, EACH, &[]);
+            let _ = kafka.create_topic_with(topic, EACH, DAEMONS as i16, &[]);
             Ok(kafka
                 .partitions(topic)
                 .is_ok_and(|all| all.len() == EACH as usize))
