@@ -142,7 +142,10 @@ fn gather(
         if changes.len() >= CHANGES_MAX {
             break;
         }
-        let Some(proposal) = replica.propose_in_sync(lag_max_ms) else {
+        let partition = image.partition(replica.topic, replica.partition);
+        let has_failed = |node| partition.is_some_and(|partition| partition.failed.contains(&node));
+        let may_be_in = |node| image.is_active(node) && !has_failed(node);
+        let Some(proposal) = replica.propose_in_sync(lag_max_ms, may_be_in) else {
             continue;
         };
         let isr = proposal

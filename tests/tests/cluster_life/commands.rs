@@ -46,7 +46,7 @@ pub(crate) fn done(cluster: &Cluster, args: &[&str]) -> Result<()> {
 
 /// As [`cluster_command`], which must be refused with these words, with no replica moved and no daemon drained.
 pub(crate) fn refused(cluster: &Cluster, args: &[&str], words: &str) -> Result<()> {
-    let before = daemons(cluster)?;
+    let before = as_they_are(cluster)?;
     let (good, said) = cluster_command(cluster, args)?;
     ensure!(
         !good && said.contains(words),
@@ -57,9 +57,17 @@ pub(crate) fn refused(cluster: &Cluster, args: &[&str], words: &str) -> Result<(
         let of = |one: &Value| serde_json::json!([one["replicas"], one["drained"]]);
         all.iter().map(of).collect()
     };
-    let after = daemons(cluster)?;
+    let after = as_they_are(cluster)?;
     ensure!(shown(&before) == shown(&after), "{before:?} became {after:?}");
     Ok(())
+}
+
+/// The daemons as `cluster status` has them, be all well or not.
+fn as_they_are(cluster: &Cluster) -> Result<Vec<Value>> {
+    let url = cluster.daemons[0].url();
+    let output = program::run(&["cluster", "status", "--url", &url, "-o", "json"])?;
+    let status: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(status["daemons"].as_array().context("daemons")?.clone())
 }
 
 /// The daemons as `cluster status` has them when all is well.

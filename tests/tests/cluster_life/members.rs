@@ -88,3 +88,23 @@ fn a_dead_daemon_is_replaced_by_one_with_an_empty_data_directory() -> Result<()>
     cluster.start_all()?;
     ensure_sound(&clients.end()?)
 }
+
+#[test]
+fn a_dead_daemon_is_emptied_and_removed_without_ever_coming_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut cluster, mut clients) = loaded(folder.path(), 4, &[2, 1, 3])?;
+    cluster.daemon(2)?.kill();
+    clients.get_on(50)?;
+    refused(&cluster, &["remove", "2"], "daemon 2 holds replicas")?;
+    done(&cluster, &["drain", "2", "--replicas"])?;
+    done(&cluster, &["remove", "2"])?;
+    vote(&cluster, &[1, 3, 4])?;
+    let left = daemons(&cluster)?;
+    ensure!(left.iter().all(|one| one["out_of_sync"] == 0), "{left:?}");
+    // What it had in its hands is worth nothing: it is no member, and nobody takes it for one.
+    let back = cluster.daemon(2)?;
+    back.start()?;
+    clients.get_on(200)?;
+    ensure!(daemons(&cluster)?.len() == 3, "it is back");
+    ensure_sound(&clients.end()?)
+}

@@ -230,8 +230,15 @@ impl Leadership {
 
     /// The in-sync set that the leader wants, if it differs from the committed one and nothing is pending.
     ///
-    /// `end` is the log's end, `lag_max_ms` is `replica.lag.time.max.ms`.
-    pub(crate) fn wanted(&self, end: i64, now_ms: i64, lag_max_ms: i64) -> Option<Vec<NodeId>> {
+    /// `end` is the log's end, `lag_max_ms` is `replica.lag.time.max.ms`. Only who `may_be_in` is added: a dead follower of an
+    /// idle partition has everything, and a set that names it is refused whole, for all others who join.
+    pub(crate) fn wanted(
+        &self,
+        end: i64,
+        now_ms: i64,
+        lag_max_ms: i64,
+        may_be_in: impl Fn(NodeId) -> bool,
+    ) -> Option<Vec<NodeId>> {
         if self.proposed.is_some() {
             return None;
         }
@@ -244,7 +251,7 @@ impl Leadership {
         };
         let mut wanted: Vec<NodeId> = self.in_sync.iter().copied().filter(|node| stays(*node)).collect();
         for (node, follower) in &self.followers {
-            if !self.in_sync.contains(node) && self.may_join(follower) {
+            if !self.in_sync.contains(node) && self.may_join(follower) && may_be_in(*node) {
                 wanted.push(*node);
             }
         }
@@ -351,12 +358,21 @@ mod tests {
         let mut l = leader(&[1, 2]);
         l.follower_ack(3, 9, 10, 1);
         assert_eq!(
-            l.wanted(10, 1, 1000),
+            l.wanted(10, 1, 1000, |_| true),
             None,
             "9 is past the watermark 4 but below the epoch start 10"
         );
         l.follower_ack(3, 10, 10, 1);
-        assert_eq!(l.wanted(10, 1, 1000), Some(vec![1, 2, 3]));
+        assert_eq!(l.wanted(10, 1, 1000, |_| true), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_dead_follower_that_has_everything_keeps_nobody_else_out() {
+        let mut l = leader(&[1]);
+        l.follower_ack(2, 10, 10, 1);
+        l.follower_ack(3, 10, 10, 1);
+        assert_eq!(l.wanted(10, 1, 1000, |node| node != 2), Some(vec![1, 3]));
+        assert_eq!(l.wanted(10, 1, 1000, |_| false), None);
     }
 
     #[test]
@@ -364,18 +380,18 @@ mod tests {
         let mut l = leader(&[1, 2, 3]);
         l.follower_ack(2, 10, 10, 100);
         l.follower_ack(3, 10, 10, 100);
-        assert_eq!(l.wanted(10, 50_000, 1000), None, "idle is not late");
+        assert_eq!(l.wanted(10, 50_000, 1000, |_| true), None, "idle is not late");
         l.grew(10, 50_000);
         l.follower_ack(2, 20, 20, 50_100);
-        assert_eq!(l.wanted(20, 50_900, 1000), None);
-        assert_eq!(l.wanted(20, 51_200, 1000), Some(vec![1, 2]));
+        assert_eq!(l.wanted(20, 50_900, 1000, |_| true), None);
+        assert_eq!(l.wanted(20, 51_200, 1000, |_| true), Some(vec![1, 2]));
     }
 
     #[test]
     fn a_failed_follower_leaves_at_once() {
         let mut l = leader(&[1, 2, 3]);
         l.follower_failed(3);
-        assert_eq!(l.wanted(10, 1, 1000), Some(vec![1, 2]));
+        assert_eq!(l.wanted(10, 1, 1000, |_| true), Some(vec![1, 2]));
     }
 
     #[test]
@@ -396,12 +412,16 @@ mod tests {
         let mut l = leader(&[1, 2]);
         l.hold_start(6);
         l.follower_ack(3, 10, 10, 1);
-        assert_eq!(l.wanted(10, 1, 1000), None);
+        assert_eq!(l.wanted(10, 1, 1000, |_| true), None);
         l.follower_start(3, 6);
-        assert_eq!(l.wanted(10, 1, 1000), Some(vec![1, 2, 3]));
+        assert_eq!(l.wanted(10, 1, 1000, |_| true), Some(vec![1, 2, 3]));
         l.session_opened(3, 8);
         l.follower_ack(3, 10, 10, 1);
-        assert_eq!(l.wanted(10, 1, 1000), None, "a new registration must say it anew");
+        assert_eq!(
+            l.wanted(10, 1, 1000, |_| true),
+            None,
+            "a new registration must say it anew"
+        );
     }
 
     #[test]
@@ -412,13 +432,13 @@ mod tests {
         l.propose(vec![1, 2, 3]);
         l.assign(&assignment(&[1, 2], 1), 2);
         assert_eq!(
-            l.wanted(10, 2, 1000),
+            l.wanted(10, 2, 1000, |_| true),
             None,
             "same partition epoch: still undecided"
         );
         l.assign(&assignment(&[1, 2], 2), 2);
         assert_eq!(
-            l.wanted(10, 2, 1000),
+            l.wanted(10, 2, 1000, |_| true),
             Some(vec![1, 2, 3]),
             "asked anew under the new partition epoch"
         );

@@ -6,13 +6,19 @@ use super::{LeaderView, Replica, ReplicaError, Role};
 use crate::bugs::{self, Bug};
 
 impl Replica {
-    /// What the leader wants the in-sync set to be: `(leader epoch, partition epoch, set)`; remembered as proposed.
-    pub(crate) fn propose_in_sync(&self, lag_max_ms: i64) -> Option<InSyncProposal> {
+    /// What the leader wants the in-sync set to be: `(leader epoch, partition epoch, set)`; remembered as proposed. Nobody is
+    /// added but who `may_be_in`.
+    pub(crate) fn propose_in_sync(
+        &self,
+        lag_max_ms: i64,
+        may_be_in: impl Fn(NodeId) -> bool,
+    ) -> Option<InSyncProposal> {
         let mut state = self.state.lock();
         let Role::Leader(leadership) = &mut state.role else {
             return None;
         };
-        let wanted = leadership.wanted(self.log.end(), self.context.clock.now_ms(), lag_max_ms)?;
+        let now_ms = self.context.clock.now_ms();
+        let wanted = leadership.wanted(self.log.end(), now_ms, lag_max_ms, may_be_in)?;
         leadership.propose(wanted.clone());
         let members = wanted
             .into_iter()
