@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_client::{Client, ClientConfig, Transport};
-use tradewind_transport::Mesh;
+use tradewind_transport::{Mesh, TransportOptions};
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSource, FlowSpec, Pause};
 use tradewind_wire::mesh::Conversation;
@@ -73,7 +73,7 @@ pub fn network_sources(mesh: Mesh, clock: Arc<dyn Clock>) -> Sources {
                     mesh: mesh.clone(),
                     cluster: cluster.clone(),
                     conversation: Conversation::Query,
-                    options: None,
+                    options: Some(Box::new(TransportOptions::line())),
                 };
                 Arc::new(MeshSource::new(Client::new(config), mesh.clone(), cluster))
             }

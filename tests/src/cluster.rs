@@ -121,13 +121,14 @@ impl Cluster {
              [node]\nid = {id}\ndata_dir = \"data\"\n\n\
              [mesh]\nlisten = \"{mesh}\"\n\
              tls = {{ ca = \"ca.pem\", cert = \"node.pem\", key = \"node.key\" }}\n\n\
-             [[kafka.listener]]\nlisten = \"{kafka}\"\n\n\
+             [[kafka.listener]]\nlisten = \"{kafka}\"\nadvertise = \"{told}\"\n\n\
              [http]\nlisten = \"{http}\"\n\n{more}",
             name = self.name,
             nodes = nodes.join(", "),
             id = daemon.id,
             mesh = daemon.mesh,
             kafka = daemon.kafka,
+            told = daemon.advertised_kafka.unwrap_or(daemon.kafka),
             http = daemon.http,
         );
         fs::write(daemon.folder.join("tradewind.toml"), text)?;

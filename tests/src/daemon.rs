@@ -24,6 +24,10 @@ pub struct Daemon {
     pub mesh: SocketAddr,
     /// Where others are told to find it in the mesh, if that is not where it listens.
     pub advertised: Option<SocketAddr>,
+    /// Where Kafka clients are told to connect, if that is not where it listens.
+    pub advertised_kafka: Option<SocketAddr>,
+    /// The program to run, if not the one that is under test.
+    pub program: Option<PathBuf>,
     /// Its HTTP address.
     pub http: SocketAddr,
     /// Its folder: `tradewind.toml`, certificates, `data/`, `log`.
@@ -40,6 +44,8 @@ impl Daemon {
             kafka,
             mesh,
             advertised: None,
+            advertised_kafka: None,
+            program: None,
             http,
             folder,
             child: None,
@@ -53,7 +59,7 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.folder.join("log"))?;
-        let child = Command::new(program::path())
+        let child = Command::new(self.program.as_deref().unwrap_or_else(|| program::path()))
             .args(["start", "--exit-with-stdin", "--config"])
             .arg(self.folder.join("tradewind.toml"))
             .env("RUST_BACKTRACE", "1")

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::daemon::Daemon;
 use crate::relay::{Line, Relay};
 use crate::wait;
 
@@ -61,27 +62,68 @@ impl Mesh {
 
     /// One daemon each, and between them a line of this kind: the west finds the east only through the relay.
     pub fn start_apart(folder: &Path, naming: Naming, line: Line, seed: u64) -> Result<(Self, Relay)> {
-        let mut east = Cluster::prepare(folder, "east", 1)?;
-        let daemon = east.daemon(1)?;
-        let relay = Relay::udp(daemon.mesh, line, seed)?;
-        daemon.advertised = Some(relay.addr());
-        Ok((Self::start_to(folder, east, naming, "")?, relay))
+        let (mut mesh, relay) = Self::prepare_apart(folder, naming, line, seed, false)?;
+        mesh.start_both()?;
+        Ok((mesh, relay))
     }
 
-    fn start_to(folder: &Path, mut east: Cluster, naming: Naming, config: &str) -> Result<Self> {
-        let mut west = Cluster::prepare(folder, "west", i32::try_from(east.daemons.len())?)?;
-        east.configure(&(remote(&west) + config))?;
+    /// As [`Self::start_apart`], but starts nothing. With `kafka` the west reads the east by Kafka's protocol over TCP.
+    pub fn prepare_apart(
+        folder: &Path,
+        naming: Naming,
+        line: Line,
+        seed: u64,
+        kafka: bool,
+    ) -> Result<(Self, Relay)> {
+        let mut east = Cluster::prepare(folder, "east", 1)?;
+        let daemon = east.daemon(1)?;
+        let relay = if kafka {
+            let relay = Relay::tcp(daemon.kafka, line, seed)?;
+            daemon.advertised_kafka = Some(relay.addr());
+            relay
+        } else {
+            let relay = Relay::udp(daemon.mesh, line, seed)?;
+            daemon.advertised = Some(relay.addr());
+            relay
+        };
+        let west = Cluster::prepare(folder, "west", 1)?;
+        let mesh = Self { east, west, naming };
+        mesh.configure("", kafka)?;
+        Ok((mesh, relay))
+    }
+
+    fn start_to(folder: &Path, east: Cluster, naming: Naming, config: &str) -> Result<Self> {
+        let west = Cluster::prepare(folder, "west", i32::try_from(east.daemons.len())?)?;
+        let mut mesh = Self { east, west, naming };
+        mesh.configure(config, false)?;
+        mesh.start_both()?;
+        Ok(mesh)
+    }
+
+    fn configure(&self, config: &str, kafka: bool) -> Result<()> {
+        let Self { east, west, naming } = self;
         let flow = format!("\n[[mirror]]\nfrom = \"east\"\nnaming = \"{}\"\n", naming.word());
-        west.configure(&(remote(&east) + &flow + config))?;
-        // One after the other would double the wait.
+        let source = if kafka {
+            let told = |daemon: &Daemon| format!("\"{}\"", daemon.advertised_kafka.unwrap_or(daemon.kafka));
+            let all: Vec<String> = east.daemons.iter().map(told).collect();
+            format!("[clusters.east]\nkafka = [{}]\n", all.join(", "))
+        } else {
+            remote(east)
+        };
+        east.configure(&(remote(west) + config))?;
+        west.configure(&(source + &flow + config))
+    }
+
+    /// Starts both clusters and waits until all are ready. One after the other would double the wait.
+    fn start_both(&mut self) -> Result<()> {
+        let Self { east, west, .. } = self;
         std::thread::scope(|scope| {
             let other = scope.spawn(|| east.start_all());
             west.start_all()?;
             other
                 .join()
                 .map_err(|_| anyhow::anyhow!("starting the east panicked"))?
-        })?;
-        Ok(Self { east, west, naming })
+        })
     }
 
     /// Writes the east's configuration anew, for its next start, with these further lines.

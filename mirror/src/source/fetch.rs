@@ -1,10 +1,12 @@
 //! A link that reads with Fetch: one loop per source broker, every partition led there in one request.
 //!
-//! Works against any Kafka. The loop long-polls at the source, writes what came and asks again; partitions that need
-//! something else first (their log looked at, an epoch checked) get it between two requests. Ends when cancelled, between
-//! two awaits of its own: a write that has begun is finished or fails as a whole at the log.
+//! Works against any Kafka. The loop long-polls at the source; while what came is written, the next request is under way,
+//! which over a long line is most of the time. So a link holds two answers at most, of [`ANSWER_BYTES`] each (or a batch
+//! that is larger). Partitions that need something else first (their log looked at, an epoch checked) get it between two
+//! requests. Ends when cancelled, between two awaits of its own: a write that has begun is finished or fails as a whole at
+//! the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tradewind_wire::ids::NodeId;
 
-use super::track::{PartitionHere, RETRY_MS, Step, Track};
+use super::track::{PartitionHere, RETRY_MS, Step, Track, Write};
 use super::writer::{Tracks, write_all};
-use super::{FetchFrom, Fetched, PartitionOf, Source};
+use super::{FetchFrom, Fetched, PartitionOf, Source, SourceError};
 use crate::board::Board;
 use crate::discovery::Assigned;
 use crate::metrics;
@@ -22,6 +24,10 @@ use crate::target::{Target, View};
 
 /// How long a source broker may hold a Fetch without data, in ms.
 const LONG_POLL_MS: i32 = 500;
+/// Bytes of one answer, at most. Over a line of 100 ms a link can copy ten times as much in a second.
+pub(super) const ANSWER_BYTES: i32 = 16 << 20;
+/// Bytes of one partition in one answer, at most, when many are behind. Those that are behind share an answer.
+const PARTITION_BYTES: i32 = 1 << 20;
 
 /// What every link of a flow shares.
 #[derive(Clone)]
@@ -47,9 +53,16 @@ pub async fn run(
     let mut tracks = Tracks::new();
     let mut turn = 0usize;
     let mut known = Arc::new(Vec::new());
+    let mut pending = Pending::new();
     while !cancel.is_cancelled() {
         let wanted = assigned.borrow_and_update().clone();
         if !Arc::ptr_eq(&known, &wanted) {
+            // What came for the tracks of before is theirs.
+            let came = std::mem::take(&mut pending);
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = write(&context, &mut tracks, came) => {}
+            }
             follow_assignment(&context, &mut tracks, &wanted, &cluster_id);
             known = wanted;
         }
@@ -57,7 +70,7 @@ pub async fn run(
         publish(&context, &tracks);
         let now_ms = context.target.clock().now_ms();
         let mut reads = wanted_reads(&tracks, now_ms);
-        if reads.is_empty() {
+        if reads.is_empty() && pending.is_empty() {
             let pause = Duration::from_millis(pause_ms(&tracks, now_ms));
             tokio::select! {
                 () = cancel.cancelled() => break,
@@ -68,12 +81,15 @@ pub async fn run(
         }
         // The broker fills its answer in the order asked: nobody is always last.
         turn = turn.wrapping_add(1);
-        let by = turn % reads.len();
+        let by = turn % reads.len().max(1);
         reads.rotate_left(by);
-        tokio::select! {
+        let came = std::mem::take(&mut pending);
+        let both = async { tokio::join!(read(&context, node, &reads), write(&context, &mut tracks, came)) };
+        let answer = tokio::select! {
             () = cancel.cancelled() => break,
-            () = read(&context, node, &mut tracks, reads) => {}
-        }
+            (answer, ()) = both => answer,
+        };
+        pending = taken(&context, &mut tracks, &reads, answer);
     }
     for here in tracks.keys() {
         context.board.remove_partition(here);
@@ -217,16 +233,23 @@ pub(super) fn publish_one(context: &LinkContext, track: &Track) {
 }
 
 fn wanted_reads(tracks: &Tracks, now_ms: i64) -> Vec<FetchFrom> {
-    tracks
-        .values()
-        .filter_map(|track| match track.step(now_ms) {
-            Step::Fetch { from } => Some(FetchFrom {
-                partition: track.source.clone(),
-                offset: from,
-            }),
-            _ => None,
-        })
-        .collect()
+    let wanted = tracks.values().filter_map(|track| match track.step(now_ms) {
+        Step::Fetch { from } => Some((track, from)),
+        _ => None,
+    });
+    let is_behind = |track: &Track, from| track.ends().is_none_or(|ends| from < ends.high_watermark);
+    let behind = wanted.clone().filter(|(track, from)| is_behind(track, *from)).count();
+    let share = ANSWER_BYTES / i32::try_from(behind.max(1)).unwrap_or(i32::MAX);
+    let read = |(track, from): (&Track, i64)| FetchFrom {
+        partition: track.source.clone(),
+        offset: from,
+        max_bytes: if is_behind(track, from) {
+            share.max(PARTITION_BYTES)
+        } else {
+            PARTITION_BYTES
+        },
+    };
+    wanted.map(read).collect()
 }
 
 /// How long until the first track wants something again.
@@ -238,36 +261,66 @@ pub(super) fn pause_ms(tracks: &Tracks, now_ms: i64) -> u64 {
     u64::try_from(until.min().unwrap_or(RETRY_MS).clamp(5, RETRY_MS)).unwrap_or(5)
 }
 
-async fn read(context: &LinkContext, node: NodeId, tracks: &mut Tracks, reads: Vec<FetchFrom>) {
-    let answer = context.source.fetch(node, reads.clone(), LONG_POLL_MS).await;
+/// What came and is not written yet.
+type Pending = Vec<(PartitionHere, VecDeque<Write>)>;
+
+/// What a source broker answered.
+type Answer = Result<Vec<(PartitionOf, Fetched)>, SourceError>;
+
+async fn read(context: &LinkContext, node: NodeId, reads: &[FetchFrom]) -> Answer {
+    if reads.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answer = context.source.fetch(node, reads.to_vec(), LONG_POLL_MS).await;
     let now_ms = context.target.clock().now_ms();
-    let answers = match answer {
-        Ok(answers) => {
-            context.board.heard(now_ms);
-            answers
-        }
-        Err(error) => {
+    match &answer {
+        Ok(_) => context.board.heard(now_ms),
+        Err(_) => {
             metrics::source_failure();
             context.board.not_heard(now_ms);
             context.refresh.notify_one();
-            let asked: BTreeSet<&PartitionOf> = reads.iter().map(|read| &read.partition).collect();
-            let failed = tracks.values_mut().filter(|track| asked.contains(&track.source));
-            failed.for_each(|track| track.retry(error.to_string(), now_ms));
-            return;
+        }
+    }
+    answer
+}
+
+async fn write(context: &LinkContext, tracks: &mut Tracks, pending: Pending) {
+    if !pending.is_empty() {
+        write_all(context.target.as_ref(), tracks, pending).await;
+        publish(context, tracks);
+    }
+}
+
+/// Gives every track what came for it. A track that has begun again meanwhile, because a write of what came before failed,
+/// takes nothing: it will ask anew.
+fn taken(context: &LinkContext, tracks: &mut Tracks, reads: &[FetchFrom], answer: Answer) -> Pending {
+    let now_ms = context.target.clock().now_ms();
+    let asked: BTreeMap<&PartitionOf, i64> = reads.iter().map(|read| (&read.partition, read.offset)).collect();
+    let mut waiting: BTreeMap<PartitionOf, &mut Track> = tracks
+        .values_mut()
+        .filter(|track| {
+            let from = asked.get(&track.source).copied();
+            from.is_some_and(|from| track.step(now_ms) == Step::Fetch { from })
+        })
+        .map(|track| (track.source.clone(), track))
+        .collect();
+    let mut pending = Pending::new();
+    let answers = match answer {
+        Ok(answers) => answers,
+        Err(error) => {
+            for track in waiting.into_values() {
+                track.retry(error.to_string(), now_ms);
+            }
+            return pending;
         }
     };
-    let by_source: BTreeMap<PartitionOf, PartitionHere> = tracks
-        .values()
-        .map(|track| (track.source.clone(), track.here.clone()))
-        .collect();
-    let mut pending = Vec::new();
     for (partition, fetched) in answers {
-        let Some(track) = by_source.get(&partition).and_then(|here| tracks.get_mut(here)) else {
-            continue;
-        };
         if matches!(fetched, Fetched::Elsewhere | Fetched::UnknownTopic) {
             context.refresh.notify_one();
         }
+        let Some(track) = waiting.get_mut(&partition) else {
+            continue;
+        };
         let before = track.trimmed();
         let writes = track.on_fetched(fetched, now_ms);
         metrics::trimmed(track.trimmed() - before);
@@ -275,5 +328,5 @@ async fn read(context: &LinkContext, node: NodeId, tracks: &mut Tracks, reads: V
             pending.push((track.here.clone(), writes));
         }
     }
-    write_all(context.target.as_ref(), tracks, pending).await;
+    pending
 }

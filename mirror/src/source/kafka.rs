@@ -17,15 +17,12 @@ use tradewind_wire::ids::NodeId;
 use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+use super::fetch::ANSWER_BYTES;
 use super::{
     Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds, SourceError,
     SourceLeader, SourceTopic, SourceTopics,
 };
 
-/// Bytes of one partition in one answer, at most (its first batch comes whole).
-const PARTITION_BYTES: i32 = 1 << 20;
-/// Bytes of one answer, at most.
-const ANSWER_BYTES: i32 = 16 << 20;
 /// Groups asked about at once.
 const CONCURRENT_GROUPS: usize = 16;
 /// Topics per DescribeConfigs.
@@ -253,7 +250,7 @@ impl Source for KafkaSource {
                 partition: from.partition.partition,
                 offset: from.offset,
                 leader_epoch: -1,
-                max_bytes: PARTITION_BYTES,
+                max_bytes: from.max_bytes,
             })
             .collect();
         let limits = FetchLimits {

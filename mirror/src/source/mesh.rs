@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tradewind_client::Client;
-use tradewind_transport::{Expect, FrameRx, FrameTx, Mesh, MeshConn};
+use tradewind_transport::{Expect, FrameRx, FrameTx, Mesh, MeshConn, TransportOptions};
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::mesh::{Conversation, Follow, Hello, Push, Welcome};
 
@@ -17,8 +17,11 @@ use super::{
     SourceError, SourceTopics,
 };
 
-/// How long connecting to a source daemon, or its welcome, may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long connecting to a source daemon and its welcome may take, all attempts together.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the first attempt to connect may take. A handshake repeats what was lost at growing intervals: when a cut line
+/// is whole again, a new attempt is there before an old one's next try. The second has the endpoint's whole timeout.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// A source cluster on the mesh.
 pub struct MeshSource {
@@ -61,11 +64,15 @@ impl MeshSource {
             cluster: self.cluster.clone(),
             node: Some(node),
         };
-        let connection = self
-            .mesh
-            .connect(&addr, &expect)
-            .await
-            .map_err(|error| error.to_string())?;
+        let options = TransportOptions::line();
+        let dial = || self.mesh.connect_with(&addr, &expect, &options);
+        let first = tokio::time::timeout(FIRST_ATTEMPT, dial()).await;
+        let connected = match first {
+            Ok(connected) => connected,
+            Err(_) => dial().await,
+        };
+        let connection = connected.map_err(|error| error.to_string())?;
+        connection.fit_to_line();
         let mut connections = self.connections.lock();
         connections.retain(|_, connection| !connection.is_closed());
         connections.insert(addr, connection.clone());
@@ -120,7 +127,11 @@ fn lost(error: impl ToString) -> SourceError {
 
 #[async_trait]
 impl Source for MeshSource {
+    /// Asked for at the flow's interval, which is when the links' windows follow their delays too.
     async fn topics(&self) -> Result<SourceTopics, SourceError> {
+        for connection in self.connections.lock().values() {
+            connection.fit_to_line();
+        }
         self.facts.topics().await
     }
 

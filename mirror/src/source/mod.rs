@@ -165,6 +165,8 @@ pub struct FetchFrom {
     pub partition: PartitionOf,
     /// The first wanted offset.
     pub offset: i64,
+    /// Bytes wanted of it in one answer, at most; its first batch comes whole.
+    pub max_bytes: i32,
 }
 
 /// What a read of one partition brought.

@@ -8,6 +8,7 @@ use quinn::{Connection, ConnectionError, TransportErrorCode, VarInt};
 
 use crate::frame::{FrameRx, FrameTx};
 use crate::identity::Peer;
+use crate::options::TransportOptions;
 
 /// What an application close carries when the reason is in its text.
 const CLOSED: VarInt = VarInt::from_u32(0);
@@ -104,6 +105,14 @@ impl MeshConn {
     /// The present estimate of the round-trip time.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    /// Lets the peer have as much under way as a line of the present round-trip time needs, within the bounds of
+    /// [`TransportOptions::line_window`]. For links dialled with [`TransportOptions::line`]; may be repeated as the line
+    /// changes.
+    pub fn fit_to_line(&self) {
+        let window = TransportOptions::line_window(self.connection.rtt());
+        self.connection.set_receive_window(VarInt::from_u32(window));
     }
 
     /// Bytes sent and received so far, as UDP payload.

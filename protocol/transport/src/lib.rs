@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod certs;
+mod congestion;
 pub mod conn;
 mod datagrams;
 pub mod frame;

@@ -1,12 +1,14 @@
 //! How a mesh endpoint behaves on the network: limits, and the settings of the links.
 //!
-//! The defaults suit daemons of one data centre. [`TransportOptions::wan`] sizes them for a long link. Liveness is not
+//! The defaults suit daemons of one data centre, and the accepting end of a link of any length: its controller finds out.
+//! [`TransportOptions::line`] is for whoever dials another cluster. Liveness is not
 //! decided by these timeouts but by the sessions of the layers above; they only bound how long a dead path lingers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use crate::congestion::LineConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 /// The limits of one endpoint. See [`crate::Mesh::bind`].
@@ -43,6 +45,8 @@ impl MeshOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Congestion {
+    /// CUBIC, which on a long line bears losses of up to 2 % and begins again quickly after a cut.
+    Line,
     /// CUBIC (RFC 9438).
     Cubic,
     /// BBR: does not take every loss for congestion; for long links with random loss.
@@ -72,7 +76,8 @@ pub struct TransportOptions {
     pub congestion: Congestion,
     /// Bytes that may be sent before the first acknowledgement.
     pub initial_window: u64,
-    /// How many packets may overtake one before it counts as lost (at least 3). Long links reorder.
+    /// How many packets may overtake one before it counts as lost (at least 3). Long links reorder, and an acceptor does
+    /// not know which link is long; time tells of a loss on a short one within milliseconds.
     pub packet_threshold: u32,
     /// The largest UDP payload that is tried.
     pub max_datagram: u16,
@@ -94,9 +99,9 @@ impl Default for TransportOptions {
             stream_window: 8 << 20,
             connection_window: 64 << 20,
             send_window: 32 << 20,
-            congestion: Congestion::Cubic,
+            congestion: Congestion::Line,
             initial_window: 1 << 20,
-            packet_threshold: 3,
+            packet_threshold: 64,
             max_datagram: 8_952,
             ack_threshold: 10,
             max_ack_delay: Duration::from_millis(2),
@@ -105,28 +110,31 @@ impl Default for TransportOptions {
     }
 }
 
+/// What one link between clusters is expected to carry, in bytes per second (1 Gbit/s twice: half is room for bursts).
+const LINE_RATE: u64 = 250_000_000;
+/// The window of a link between clusters: at least, and at most.
+const LINE_WINDOW: (u32, u32) = (8 << 20, 32 << 20);
+
 impl TransportOptions {
-    /// Settings for a link of this capacity (bits per second) and round-trip time: windows of twice the product of both,
-    /// patience with reordering, Ethernet-sized packets.
-    pub fn wan(bits_per_second: u64, rtt: Duration) -> Self {
-        let lan = Self::default();
-        let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-        let in_flight = (bits_per_second / 8).saturating_mul(rtt_us) / 1_000_000 * 2;
-        let window = in_flight.clamp(8 << 20, 1 << 30);
-        let window_u32 = u32::try_from(window).unwrap_or(1 << 30);
+    /// Settings for links between clusters, whose delay is not known before they are made. The connection's window begins
+    /// small; [`crate::MeshConn::fit_to_line`] lets it grow to what the measured round trip needs. So one link holds at
+    /// most twice 32 MiB at its receiver (what has arrived, and what is being made into frames), and at its sender no more
+    /// than that endpoint's `send_window`.
+    pub fn line() -> Self {
         Self {
-            initial_rtt: rtt.max(Duration::from_millis(10)),
-            keep_alive: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(10),
-            stream_window: window_u32,
-            connection_window: window_u32.saturating_mul(2).max(lan.connection_window),
-            send_window: window,
-            initial_window: 256 << 10,
-            packet_threshold: 128,
-            max_datagram: 1_452,
-            max_ack_delay: Duration::from_millis(10),
-            ..lan
+            stream_window: LINE_WINDOW.1,
+            connection_window: LINE_WINDOW.0,
+            ..Self::default()
         }
+    }
+
+    /// The connection window for a link between clusters with this round-trip time.
+    pub fn line_window(rtt: Duration) -> u32 {
+        let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        let window = rtt_us.saturating_mul(LINE_RATE) / 1_000_000;
+        u32::try_from(window)
+            .unwrap_or(u32::MAX)
+            .clamp(LINE_WINDOW.0, LINE_WINDOW.1)
     }
 
     pub(crate) fn to_quinn(&self) -> Arc<TransportConfig> {
@@ -158,6 +166,9 @@ impl TransportOptions {
 
     fn controller(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self.congestion {
+            Congestion::Line => Arc::new(LineConfig {
+                initial_window: self.initial_window,
+            }),
             Congestion::Cubic => {
                 let mut config = CubicConfig::default();
                 config.initial_window(self.initial_window);
@@ -182,20 +193,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_fat_link_gets_windows_of_its_size() {
-        // 1 Gbit/s at 200 ms holds 25 MB.
-        let wan = TransportOptions::wan(1_000_000_000, Duration::from_millis(200));
-        assert_eq!(wan.send_window, 50_000_000);
-        assert_eq!(wan.stream_window, 50_000_000);
-        assert!(wan.connection_window >= wan.stream_window);
-        wan.to_quinn();
-    }
-
-    #[test]
-    fn absurd_links_stay_within_bounds() {
-        let wan = TransportOptions::wan(u64::MAX, Duration::MAX);
-        assert_eq!(wan.send_window, 1 << 30);
-        assert_eq!(TransportOptions::wan(0, Duration::ZERO).send_window, 8 << 20);
-        wan.to_quinn();
+    fn a_link_between_clusters_holds_what_its_delay_needs_and_no_more_than_its_bound() {
+        let mib = |rtt_ms| TransportOptions::line_window(Duration::from_millis(rtt_ms)) >> 20;
+        assert_eq!([mib(0), mib(10), mib(100), mib(1_000)], [8, 8, 23, 32]);
+        assert_eq!(TransportOptions::line_window(Duration::MAX) >> 20, 32);
+        let line = TransportOptions::line();
+        assert!(line.connection_window <= line.stream_window);
+        line.to_quinn();
     }
 }

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -423,11 +424,11 @@ async fn a_silent_address_times_out_and_a_wrong_one_says_so() {
 async fn links_may_have_settings_of_their_own() {
     let authority = Authority::new();
     let (one, two) = (bind(authority.tls("east", 1)), bind(authority.tls("west", 2)));
-    let wan = TransportOptions::wan(1_000_000_000, Duration::from_millis(80));
+    let line = TransportOptions::line();
     let target = addr(&two);
     let west = expect("west", None);
     let (dialled, accepted) = timeout(PATIENCE, async {
-        tokio::join!(one.connect_with(&target, &west, &wan), two.accept())
+        tokio::join!(one.connect_with(&target, &west, &line), two.accept())
     })
     .await
     .unwrap();
@@ -438,7 +439,61 @@ async fn links_may_have_settings_of_their_own() {
             node: 1
         }
     );
-    dialled.unwrap();
+    dialled.unwrap().fit_to_line();
+}
+
+/// The acceptor of a link sends, the dialler reads as fast as it likes: what is between them is bounded by the sender's
+/// window and the reader's.
+#[tokio::test]
+async fn a_slow_reader_of_a_link_bounds_what_its_sender_holds() {
+    const FRAME: usize = 256 << 10;
+    const FRAMES: usize = 120;
+    const SEND_WINDOW: u64 = 4 << 20;
+    let window = TransportOptions::line_window(Duration::ZERO) as usize;
+    let authority = Authority::new();
+    let one = bind(authority.tls("east", 1));
+    let mut options = MeshOptions::new([8; 64]);
+    options.transport.send_window = SEND_WINDOW;
+    let two = Mesh::bind(loopback(), authority.tls("west", 2), options).unwrap();
+    let (target, west, line) = (addr(&two), expect("west", None), TransportOptions::line());
+    let (dialled, accepted) = timeout(PATIENCE, async {
+        tokio::join!(one.connect_with(&target, &west, &line), two.accept())
+    })
+    .await
+    .unwrap();
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let (mut hello, mut reader) = dialled.open().await.unwrap();
+    hello.send(&[Bytes::from_static(b"hello")]).await.unwrap();
+    let (mut sender, _) = accepted.accept().await.unwrap().unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counting = sent.clone();
+    let sending = tokio::spawn(async move {
+        let frame = Bytes::from(vec![7; FRAME]);
+        for _ in 0..FRAMES {
+            sender.send(std::slice::from_ref(&frame)).await.unwrap();
+            counting.fetch_add(FRAME, Ordering::SeqCst);
+        }
+        sender.closed().await;
+    });
+    // The sender runs ahead as far as it is let.
+    while sent.load(Ordering::SeqCst) < SEND_WINDOW as usize {
+        tokio::task::yield_now().await;
+    }
+    let (mut read, mut under_way, mut held) = (0, 0, 0);
+    while read < FRAME * FRAMES {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        // What the reader has taken out of the stream and not yet returned may be sent again at once.
+        held = held.max(reader.buffered());
+        under_way = under_way.max(sent.load(Ordering::SeqCst) - read - reader.buffered());
+        read += timeout(PATIENCE, reader.recv()).await.unwrap().unwrap().unwrap().len();
+    }
+    let bound = SEND_WINDOW as usize + window + FRAME;
+    assert!(under_way <= bound, "{under_way} bytes were under way, of {bound} allowed");
+    assert!(held <= window + FRAME, "{held} bytes were held, of {window} allowed");
+    drop(reader);
+    sending.abort();
 }
 
 #[tokio::test]
