@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tradewind_wire::audit::{Audit, Auditor};
 use tradewind_wire::batch::{BatchBuilder, TimestampType, split};
 use tradewind_wire::clock::Clock;
 use tradewind_wire::compression::Codec;
@@ -110,6 +111,21 @@ impl FakeTarget {
             .and_then(|topic| logs.get(&(topic.id, partition)))
             .map(|log| Bytes::from(log.batches.concat()))
             .unwrap_or_default()
+    }
+
+    /// Puts another batch in the place of the one that holds `offset`; none removes it.
+    pub(crate) fn replace(&self, topic: &str, partition: i32, offset: i64, batch: Option<Bytes>) {
+        let id = self.view.lock().topics[topic].id;
+        let mut logs = self.logs.lock();
+        let batches = &mut logs.get_mut(&(id, partition)).unwrap().batches;
+        let at = batches
+            .iter()
+            .position(|batch| end_of(std::slice::from_ref(batch)) > offset)
+            .unwrap();
+        match batch {
+            Some(batch) => batches[at] = batch,
+            None => drop(batches.remove(at)),
+        }
     }
 
     pub(crate) fn stored(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
@@ -325,6 +341,29 @@ impl Target for FakeTarget {
             end,
             high_watermark: end,
         })
+    }
+
+    async fn audit(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, String> {
+        let mut auditor = Auditor::new(bounds, items).unwrap();
+        let logs = self.logs.lock();
+        let log = logs.get(&(topic, partition));
+        let end = log.map_or(0, |log| log.end);
+        if let (Some(from), Some(log)) = (auditor.wants(), log) {
+            let kept = log
+                .batches
+                .iter()
+                .filter(|batch| end_of(std::slice::from_ref(batch)) > from);
+            let bytes: Vec<u8> = kept.flatten().copied().collect();
+            auditor.add(bytes.into()).unwrap();
+        }
+        auditor.nothing_below(end);
+        Ok(auditor.finish(0, end, Some(0)))
     }
 
     async fn delete_mirrored(

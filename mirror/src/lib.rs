@@ -32,5 +32,6 @@ pub mod source;
 pub mod status;
 mod supervisor;
 pub mod target;
+pub mod verify;
 
 pub use runner::{Mirror, Sources, network_sources};

@@ -15,6 +15,7 @@ use tradewind_wire::ids::NodeId;
 use crate::board::PositionFacts;
 use crate::status::{DaemonReport, PromotedPosition};
 use crate::target::{CallError, Target};
+use crate::verify::{Compared, Piece};
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(crate) enum Ask {
         /// The flow.
         flow: String,
     },
+    /// Compare a piece of a partition led there with its source.
+    Compare(Piece),
     /// The clusters that mirror from that daemon.
     Downstream,
     /// Append a finished batch of the mirror's own to a partition led there.
@@ -56,6 +59,7 @@ pub(crate) enum Answer {
     Watermarks(Vec<Watermark>),
     Report(DaemonReport),
     Finished(Vec<PromotedPosition>),
+    Compared(Compared),
     Downstream(Vec<String>),
     Appended,
     /// It could not; for a person to read.

@@ -19,7 +19,7 @@ use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatu
 use crate::flow::{self, Flow};
 use crate::naming::Names;
 use crate::passes::{self, led_here};
-use crate::peers::{Answer, Ask, ask_all};
+use crate::peers::{self, Answer, Ask, ask_all};
 use crate::source::Source;
 use crate::source::kafka::KafkaSource;
 use crate::source::mesh::MeshSource;
@@ -29,10 +29,16 @@ use crate::status::{
     paused,
 };
 use crate::target::{CommandError, FlowState, Target, View};
-use crate::{failover, heartbeat};
+use crate::verify::{Compared, Piece, Plan, VerifyError};
+use crate::{failover, heartbeat, verify};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often, and how long, a plan waits for the flow to begin on this daemon.
+const FLOW_LOOKS: u32 = 50;
+const FLOW_LOOK: Duration = Duration::from_millis(100);
+/// How long a daemon may take to compare a piece.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(29);
 /// How long a source has to answer one request.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -171,6 +177,17 @@ impl Mirror {
         self.inner.set_paused(flow, topic, None).await
     }
 
+    /// What there is to compare of a flow, or of some of its topics by their names here or at the source: up to where both
+    /// sides are by now. Changes nothing.
+    pub async fn verify_plan(&self, flow: &str, topics: &[String]) -> Result<Plan, VerifyError> {
+        self.inner.verify_plan(flow, topics).await
+    }
+
+    /// Compares a piece of a partition of a plan, at the daemon that leads it here. May be repeated at any time.
+    pub async fn verify_piece(&self, piece: Piece) -> Result<Compared, VerifyError> {
+        self.inner.verify_piece(piece).await
+    }
+
     /// Fails a flow over: stops it, cuts its partitions at what is here, promotes its topics, leaves the groups usable.
     /// May be repeated at any time, on any daemon; continues where it stood and answers the same again.
     pub async fn failover(&self, flow: &str) -> Result<FailoverReport, FailoverError> {
@@ -275,6 +292,78 @@ impl Inner {
         }
     }
 
+    async fn verify_plan(&self, name: &str, topics: &[String]) -> Result<Plan, VerifyError> {
+        // A daemon that has just started begins its flows in a moment.
+        for _ in 0..FLOW_LOOKS {
+            if self.flow(name).is_some() {
+                break;
+            }
+            self.verifiable_state(name)?;
+            tokio::time::sleep(FLOW_LOOK).await;
+        }
+        let flow = self.verifiable(name)?;
+        let ask = Ask::Report {
+            flow: name.to_owned(),
+            fresh: false,
+        };
+        let (mine, theirs) = tokio::join!(
+            self.report(name, false),
+            ask_all(&self.target, &ask, REPORT_TIMEOUT)
+        );
+        let mut reports = vec![mine];
+        reports.extend(theirs.into_iter().filter_map(|(_, answer)| match answer {
+            Ok(Answer::Report(report)) => Some(report),
+            _ => None,
+        }));
+        // The source last: whatever was here before is there now, or should be.
+        let observation = flow.observe().await;
+        let observation = observation.map_err(|error| VerifyError::Unavailable(error.to_string()))?;
+        verify::plan(name, &self.target.view(), topics, &observation, &reports)
+    }
+
+    async fn verify_piece(&self, piece: Piece) -> Result<Compared, VerifyError> {
+        self.verifiable(&piece.flow)?;
+        let view = self.target.view();
+        let topic = view.topics.get(&piece.topic);
+        let number = usize::try_from(piece.partition).unwrap_or(usize::MAX);
+        let leader = topic.and_then(|topic| topic.partitions.get(number)?.leader);
+        let leader = leader.ok_or_else(|| VerifyError::Unavailable("nobody leads it here".into()))?;
+        if leader == self.target.node_id() {
+            return self.compare(&piece).await.map_err(VerifyError::Unavailable);
+        }
+        let ask = Ask::Compare(piece).encode(&[]);
+        match peers::ask(self.target.as_ref(), leader, ask, COMPARE_TIMEOUT).await {
+            Ok(Answer::Compared(compared)) => Ok(compared),
+            Ok(Answer::Refused(reason)) => Err(VerifyError::Unavailable(reason)),
+            Ok(_) => Err(VerifyError::Unavailable("an answer to something else".into())),
+            Err(error) => Err(VerifyError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// The flow, if what is here should be what its source has.
+    fn verifiable(&self, name: &str) -> Result<Arc<Flow>, VerifyError> {
+        self.verifiable_state(name)?;
+        let flow = self.flow(name);
+        flow.ok_or_else(|| VerifyError::Unavailable("the flow does not run on this daemon".into()))
+    }
+
+    fn verifiable_state(&self, name: &str) -> Result<(), VerifyError> {
+        let view = self.target.view();
+        let Some(declared) = view.flows.get(name) else {
+            return Err(VerifyError::UnknownFlow(name.to_owned()));
+        };
+        if !matches!(declared.state, FlowState::Active | FlowState::Paused) {
+            return Err(VerifyError::FailedOver(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn compare(&self, piece: &Piece) -> Result<Compared, String> {
+        let flow = self.verifiable(&piece.flow).map_err(|error| error.to_string())?;
+        let pair = verify::pair(&flow, piece).await?;
+        verify::compare(self.target.as_ref(), flow.source.as_ref(), &pair, piece).await
+    }
+
     fn flow(&self, name: &str) -> Option<Arc<Flow>> {
         self.flows.lock().get(name).map(|running| running.flow.clone())
     }
@@ -285,6 +374,10 @@ impl Inner {
             Ask::Report { flow, fresh } => Answer::Report(self.report(&flow, fresh).await),
             Ask::Finish { flow } => match failover::finish_groups(&self.target, &flow).await {
                 Ok(positions) => Answer::Finished(positions),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Compare(piece) => match self.compare(&piece).await {
+                Ok(compared) => Answer::Compared(compared),
                 Err(reason) => Answer::Refused(reason),
             },
             Ask::Downstream => Answer::Downstream(self.target.downstream_clusters()),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -139,6 +140,16 @@ pub trait Target: Send + Sync + 'static {
         group: &str,
         positions: Vec<MirroredPosition>,
     ) -> Result<Vec<CommitOutcome>, GroupError>;
+
+    /// Digests of what a partition led here holds between `bounds`, as its disk has it; with `items` of every batch. The
+    /// error is for a person to read.
+    async fn audit(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, String>;
 
     /// Asks another daemon of this cluster; its mirror answers in [`crate::Mirror::answer`]. Bounded by `timeout`.
     async fn call(&self, node: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, CallError>;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use crate::daemon::Daemon;
 use crate::relay::{Line, Relay};
-use crate::wait;
+use crate::{program, wait};
 
 /// What mirrored topics are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Mesh {
     }
 
     /// Starts both clusters and waits until all are ready. One after the other would double the wait.
-    fn start_both(&mut self) -> Result<()> {
+    pub fn start_both(&mut self) -> Result<()> {
         let Self { east, west, .. } = self;
         std::thread::scope(|scope| {
             let other = scope.spawn(|| east.start_all());
@@ -151,6 +151,16 @@ impl Mesh {
             ensure!(caught_up, "{status}");
             Ok(Some(()))
         })
+    }
+
+    /// `mirror verify 'east->west'` with these further options: whether all is the same, and its report.
+    pub fn verify(&self, options: &[&str]) -> Result<(bool, Value)> {
+        let url = self.west.daemons.first().context("a daemon")?.url();
+        let command = ["mirror", "verify", "east->west", "--url", &url, "-o", "json"];
+        let output = program::run(&[&command[..], options].concat())?;
+        let report = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok((output.status.success(), report))
     }
 
     /// `failover 'east->west' --accept-loss`; returns its report.

@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv, Volume};
 use tradewind_transport::{FrameRx, FrameTx, Mesh, Peer};
+use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
+use crate::audit;
 use crate::calls::{self, CallError, CallHandler, Calls};
 use crate::cleaner::{Cleaner, CleanerOptions};
 use crate::command::{Command, Outcome, Registration};
@@ -203,6 +205,7 @@ impl Cluster {
             in_touch,
             checkpoint_asked,
             calls: Calls::default(),
+            audits: audit::audits(),
             kafka: OnceLock::new(),
             lanes: Mutex::default(),
             following: Mutex::default(),
@@ -320,6 +323,19 @@ impl Cluster {
     /// The copy of a partition here.
     pub fn replica(&self, topic: TopicId, partition: i32) -> Option<Arc<Replica>> {
         self.inner.replicas.of(topic, partition)
+    }
+
+    /// Digests of what a partition led here holds between `bounds`, as its files have it; with `items` of every batch.
+    pub async fn audit(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, String> {
+        let replica = self.replica(topic, partition);
+        let replica = replica.ok_or_else(|| "there is no such partition here".to_owned())?;
+        audit::audit(replica, &self.inner.audits, bounds, items).await
     }
 
     /// Every copy here.

@@ -1,8 +1,8 @@
 //! The mesh's front door: accepts connections and streams, checks who may open which conversation, hands them on.
 //!
 //! Identity is the certificate's (`tradewind://<cluster>/<node>`). Authority is decided on the first frame, before a
-//! second one is read: daemons of the own cluster may open everything, those of other clusters `mirror` and `query`,
-//! clients `kafka`.
+//! second one is read: daemons of the own cluster may open everything, those of other clusters `mirror`, `query`
+//! and `audit`, clients `kafka`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tradewind_transport::{FrameRx, FrameTx, Mesh, MeshConn, Peer};
 use tradewind_wire::mesh::{Conversation, Hello, MESH_VERSION, Welcome};
 
+use crate::audit;
 use crate::inner::Inner;
 use crate::metrics;
 use crate::peers::link;
@@ -96,6 +97,10 @@ async fn converse(inner: Arc<Inner>, peer: Peer, hello: Hello, tx: FrameTx, rx: 
             let _mirroring = inner.downstream(&hello.cluster_name);
             leader::serve(Arc::clone(&inner) as _, Reader::Mirror, tx, rx).await;
         }
+        Conversation::Audit => {
+            let audits = inner.audits.clone();
+            audit::serve(inner, audits, tx, rx).await;
+        }
         Conversation::Query | Conversation::Kafka => {
             if let Some(service) = inner.kafka_service() {
                 service.serve(hello.conversation, peer, tx, rx).await;
@@ -154,7 +159,7 @@ fn own_daemon(inner: &Inner, hello: &Hello) -> Result<(), String> {
 
 fn foreign_daemon(inner: &Inner, hello: &Hello) -> Result<(), String> {
     match hello.conversation {
-        Conversation::Mirror | Conversation::Query => {
+        Conversation::Mirror | Conversation::Query | Conversation::Audit => {
             if hello.cluster_id.is_some() && hello.cluster_id == inner.cluster_id() {
                 return Err("the other cluster has our own id".to_owned());
             }

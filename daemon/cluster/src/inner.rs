@@ -17,6 +17,7 @@ use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
+use crate::audit::Audits;
 use crate::calls::Calls;
 use crate::cleaner::Cleaner;
 use crate::cluster::KafkaStreams;
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) checkpoint_asked: Arc<Notify>,
     pub(crate) pool: Pool,
     pub(crate) calls: Calls,
+    pub(crate) audits: Audits,
     pub(crate) kafka: OnceLock<Arc<dyn KafkaStreams>>,
     pub(crate) lanes: Mutex<HashMap<(NodeId, u64), Arc<Lane>>>,
     pub(crate) following: Mutex<HashMap<Key, (NodeId, u64)>>,

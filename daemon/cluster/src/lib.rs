@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod apply;
+mod audit;
 pub mod bugs;
 mod calls;
 mod cleaner;

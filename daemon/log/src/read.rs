@@ -20,6 +20,7 @@ use crate::log::Log;
 use crate::metrics;
 use crate::scan::{Found, Scan, ScanError};
 use crate::segment::PositionHint;
+use crate::tail::Tail;
 
 /// Where in a batch begins what its CRC covers.
 pub(crate) const CRC_FROM: usize = 21;
@@ -66,6 +67,21 @@ impl Log {
     /// The first batch comes whole even if it is larger than `max_bytes`; the others only as far as they fit. It may begin
     /// below `from`. At the end of the log, or at `up_to`, the answer is empty.
     pub fn read(&self, from: i64, max_bytes: usize, up_to: i64) -> Result<ReadSlice, ReadError> {
+        self.read_past(Some(&self.tail), from, max_bytes, up_to)
+    }
+
+    /// As [`Self::read`], but always from the files, whatever is in memory too.
+    pub fn read_stored(&self, from: i64, max_bytes: usize, up_to: i64) -> Result<ReadSlice, ReadError> {
+        self.read_past(None, from, max_bytes, up_to)
+    }
+
+    fn read_past(
+        &self,
+        tail: Option<&Tail>,
+        from: i64,
+        max_bytes: usize,
+        up_to: i64,
+    ) -> Result<ReadSlice, ReadError> {
         for attempt in 1..=ATTEMPTS {
             // Whoever reads slowly beside cuts and exchanges that follow each other closely has them wait once.
             let _unchanged = (attempt == ATTEMPTS).then(|| self.replacing.lock());
@@ -81,7 +97,7 @@ impl Log {
             if from >= up_to {
                 return Ok(ReadSlice::empty(from));
             }
-            if let Some(slice) = self.tail.read(from, max_bytes, up_to) {
+            if let Some(slice) = tail.and_then(|tail| tail.read(from, max_bytes, up_to)) {
                 metrics::read_from_tail(slice.bytes);
                 return Ok(slice);
             }

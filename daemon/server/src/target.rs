@@ -26,6 +26,7 @@ use tradewind_mirror::target::{
     LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView,
     StoredPosition, Target, TopicView, View,
 };
+use tradewind_wire::audit::Audit;
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::Pause;
@@ -384,6 +385,16 @@ impl Target for OwnCluster {
             MirroredStatus::Outdated => CommitOutcome::Outdated,
         };
         Ok(statuses.into_iter().map(outcome).collect())
+    }
+
+    async fn audit(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, String> {
+        self.cluster.audit(topic, partition, bounds, items).await
     }
 
     async fn call(&self, node: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, CallError> {

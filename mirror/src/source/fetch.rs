@@ -238,7 +238,10 @@ fn wanted_reads(tracks: &Tracks, now_ms: i64) -> Vec<FetchFrom> {
         _ => None,
     });
     let is_behind = |track: &Track, from| track.ends().is_none_or(|ends| from < ends.high_watermark);
-    let behind = wanted.clone().filter(|(track, from)| is_behind(track, *from)).count();
+    let behind = wanted
+        .clone()
+        .filter(|(track, from)| is_behind(track, *from))
+        .count();
     let share = ANSWER_BYTES / i32::try_from(behind.max(1)).unwrap_or(i32::MAX);
     let read = |(track, from): (&Track, i64)| FetchFrom {
         partition: track.source.clone(),
@@ -295,7 +298,8 @@ async fn write(context: &LinkContext, tracks: &mut Tracks, pending: Pending) {
 /// takes nothing: it will ask anew.
 fn taken(context: &LinkContext, tracks: &mut Tracks, reads: &[FetchFrom], answer: Answer) -> Pending {
     let now_ms = context.target.clock().now_ms();
-    let asked: BTreeMap<&PartitionOf, i64> = reads.iter().map(|read| (&read.partition, read.offset)).collect();
+    let asked: BTreeMap<&PartitionOf, i64> =
+        reads.iter().map(|read| (&read.partition, read.offset)).collect();
     let mut waiting: BTreeMap<PartitionOf, &mut Track> = tracks
         .values_mut()
         .filter(|track| {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tradewind_client::Client;
 use tradewind_transport::{Expect, FrameRx, FrameTx, Mesh, MeshConn, TransportOptions};
+use tradewind_wire::audit::{Audit, AuditAnswer, AuditAsk};
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::mesh::{Conversation, Follow, Hello, Push, Welcome};
 
@@ -22,6 +23,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the first attempt to connect may take. A handshake repeats what was lost at growing intervals: when a cut line
 /// is whole again, a new attempt is there before an old one's next try. The second has the endpoint's whole timeout.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long a source daemon may take for one question of an audit: others may be before it.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A source cluster on the mesh.
 pub struct MeshSource {
@@ -79,11 +82,11 @@ impl MeshSource {
         Ok(connection)
     }
 
-    async fn open(&self, node: NodeId) -> Result<Stream, String> {
+    async fn open(&self, node: NodeId, conversation: Conversation) -> Result<Stream, String> {
         let connection = self.connection(node).await?;
         let (mut tx, mut rx) = connection.open().await.map_err(|error| error.to_string())?;
         let (cluster, own) = self.mesh.identity();
-        let hello = Hello::new(Conversation::Mirror, cluster, own);
+        let hello = Hello::new(conversation, cluster, own);
         tx.send(&[hello.encode()])
             .await
             .map_err(|error| error.to_string())?;
@@ -100,7 +103,7 @@ impl MeshSource {
     }
 }
 
-/// A `mirror` stream that has been welcomed.
+/// A stream that has been welcomed.
 struct Stream {
     tx: FrameTx,
     rx: FrameRx,
@@ -167,8 +170,40 @@ impl Source for MeshSource {
         self.facts.fetch(node, partitions, wait_ms).await
     }
 
+    async fn audit(
+        &self,
+        node: NodeId,
+        partition: &PartitionOf,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, SourceError> {
+        let ask = AuditAsk {
+            topic: partition.id,
+            partition: partition.partition,
+            bounds,
+            items,
+        };
+        let asking = async {
+            let mut stream = self.open(node, Conversation::Audit).await?;
+            let sent = stream.tx.send(&[ask.encode()]).await;
+            sent.map_err(|error| error.to_string())?;
+            let answer = stream.rx.recv().await.map_err(|error| error.to_string())?;
+            let answer = answer.and_then(AuditAnswer::decode);
+            answer.ok_or_else(|| "it does not know how to answer".to_owned())
+        };
+        let answer = tokio::time::timeout(AUDIT_TIMEOUT, asking).await;
+        match answer.unwrap_or_else(|_| Err("no answer in time".into())) {
+            Ok(AuditAnswer::Found(found)) => Ok(found),
+            Ok(AuditAnswer::Refused(reason)) => Err(SourceError::Refused {
+                what: "an audit",
+                reason,
+            }),
+            Err(reason) => Err(lost(format!("daemon {node} of {}: {reason}", self.cluster))),
+        }
+    }
+
     async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {
-        let opened = tokio::time::timeout(OPEN_TIMEOUT, self.open(node)).await;
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, self.open(node, Conversation::Mirror)).await;
         let opened = opened.unwrap_or_else(|_| Err("no answer in time".into()));
         match opened {
             Ok(stream) => Ok(Box::new(stream)),

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tradewind_wire::audit::{Audit, Auditor};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::{Follow, Push};
 
@@ -57,6 +58,18 @@ pub trait Source: Send + Sync + 'static {
         wait_ms: i32,
     ) -> Result<Vec<(PartitionOf, Fetched)>, SourceError>;
 
+    /// Digests of what a partition led by `node` holds between `bounds`, with `items` of every batch. A Tradewind source
+    /// makes them itself; any other is read.
+    async fn audit(
+        &self,
+        node: NodeId,
+        partition: &PartitionOf,
+        bounds: Vec<i64>,
+        items: bool,
+    ) -> Result<Audit, SourceError> {
+        audit_by_fetch(self, node, partition, bounds, items).await
+    }
+
     /// Opens a stream on which `node` pushes what it leads. Only a Tradewind source does.
     async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {
         Err(SourceError::Refused {
@@ -64,6 +77,59 @@ pub trait Source: Send + Sync + 'static {
             reason: format!("broker {node} only answers Fetch"),
         })
     }
+}
+
+/// Bytes of one read for an audit.
+const AUDIT_READ_BYTES: i32 = 4 << 20;
+/// Reads without a record that an audit puts up with, where there should be some.
+const AUDIT_EMPTY_READS: usize = 3;
+
+/// [`Source::audit`] by Fetch.
+async fn audit_by_fetch<S: Source + ?Sized>(
+    source: &S,
+    node: NodeId,
+    partition: &PartitionOf,
+    bounds: Vec<i64>,
+    items: bool,
+) -> Result<Audit, SourceError> {
+    let refused = |reason: String| SourceError::Refused {
+        what: "an audit's read",
+        reason,
+    };
+    let asked = std::slice::from_ref(partition);
+    let ends = source.ends(asked).await?.get(partition).copied();
+    let ends = ends.ok_or_else(|| refused("its leader is moving".into()))?;
+    let auditor = Auditor::new(bounds, items);
+    let mut auditor = auditor.ok_or_else(|| refused("bounds that are no ranges".into()))?;
+    auditor.nothing_below(ends.start);
+    let mut empty = 0;
+    while let Some(offset) = auditor.wants().filter(|from| *from < ends.high_watermark) {
+        let read = FetchFrom {
+            partition: partition.clone(),
+            offset,
+            max_bytes: AUDIT_READ_BYTES,
+        };
+        let answers = source.fetch(node, vec![read], 500).await?;
+        let bytes = match answers.into_iter().next() {
+            Some((_, Fetched::Records { bytes, .. })) => bytes,
+            Some((_, Fetched::Refused(reason))) => return Err(refused(reason)),
+            Some((_, Fetched::OutOfRange)) => return Err(refused(format!("{offset} is not there any more"))),
+            _ => return Err(refused("its leader is moving".into())),
+        };
+        let moved = auditor.add(bytes).map_err(|error| refused(error.to_string()))?;
+        if !moved {
+            empty += 1;
+            if empty == AUDIT_EMPTY_READS {
+                auditor.nothing_below(ends.high_watermark);
+            }
+        }
+    }
+    let start = source
+        .ends(asked)
+        .await?
+        .get(partition)
+        .map_or(ends.start, |ends| ends.start);
+    Ok(auditor.finish(start, ends.high_watermark, None))
 }
 
 /// One stream of the push protocol, from the reader's side.

@@ -167,12 +167,7 @@ mod tests {
     }
 
     fn lose(line: &mut LineController, now: Instant, packets: u64, cut: bool) {
-        line.on_congestion_event(
-            now + Duration::from_millis(1),
-            now,
-            cut,
-            packets * u64::from(MTU),
-        );
+        line.on_congestion_event(now + Duration::from_millis(1), now, cut, packets * u64::from(MTU));
     }
 
     #[test]

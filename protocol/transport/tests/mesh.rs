@@ -487,11 +487,22 @@ async fn a_slow_reader_of_a_link_bounds_what_its_sender_holds() {
         // What the reader has taken out of the stream and not yet returned may be sent again at once.
         held = held.max(reader.buffered());
         under_way = under_way.max(sent.load(Ordering::SeqCst) - read - reader.buffered());
-        read += timeout(PATIENCE, reader.recv()).await.unwrap().unwrap().unwrap().len();
+        read += timeout(PATIENCE, reader.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .len();
     }
     let bound = SEND_WINDOW as usize + window + FRAME;
-    assert!(under_way <= bound, "{under_way} bytes were under way, of {bound} allowed");
-    assert!(held <= window + FRAME, "{held} bytes were held, of {window} allowed");
+    assert!(
+        under_way <= bound,
+        "{under_way} bytes were under way, of {bound} allowed"
+    );
+    assert!(
+        held <= window + FRAME,
+        "{held} bytes were held, of {window} allowed"
+    );
     drop(reader);
     sending.abort();
 }

@@ -40,6 +40,8 @@ pub enum Conversation {
     Kafka = 6,
     /// Small named calls between daemons of one cluster.
     Call = 7,
+    /// Digests of what a partition holds, for another cluster that compares it with its mirror ([`crate::audit`]).
+    Audit = 8,
 }
 
 impl Conversation {
@@ -52,6 +54,7 @@ impl Conversation {
             5 => Self::Query,
             6 => Self::Kafka,
             7 => Self::Call,
+            8 => Self::Audit,
             _ => return None,
         })
     }

@@ -228,6 +228,17 @@ impl Log {
         state.first_dirty.max(state.start)
     }
 
+    /// Batches below this offset may have been rewritten, or may be from now on: all that a pass has looked at, and while the
+    /// policy is to compact, all closed segments.
+    pub fn compactable_to(&self) -> i64 {
+        let state = self.lock();
+        let closed = match state.segments.back() {
+            Some(active) if state.config.compact => active.base,
+            _ => 0,
+        };
+        state.first_dirty.max(state.start).max(closed)
+    }
+
     fn plan(&self, now_ms: i64, high_watermark: i64) -> Option<Plan> {
         let mut state = self.lock();
         if !state.config.compact || self.check_open(&state).is_err() {

@@ -8,7 +8,7 @@ use tradewind_mirror::status::{FlowStatus, Paused};
 use super::args::HttpArgs;
 use super::args::{MirrorCommand, PauseArgs, ResumeArgs};
 use super::http::{get, post};
-use super::{Failure, Output, moment};
+use super::{Failure, Output, moment, verify};
 
 /// Runs a command on flows.
 pub(super) fn run(command: MirrorCommand, output: Output) -> Result<u8, Failure> {
@@ -16,6 +16,7 @@ pub(super) fn run(command: MirrorCommand, output: Output) -> Result<u8, Failure>
         MirrorCommand::Status(at) => status(&at, output),
         MirrorCommand::Pause(args) => pause(&args, output),
         MirrorCommand::Resume(which) => resume(&which, output),
+        MirrorCommand::Verify(args) => verify::verify(&args, output),
     }
 }
 

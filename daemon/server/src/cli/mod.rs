@@ -19,6 +19,7 @@ mod plan;
 pub(crate) mod produce;
 mod select;
 mod topic;
+mod verify;
 
 use std::process::ExitCode;
 

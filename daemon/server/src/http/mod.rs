@@ -87,6 +87,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/mirror/status", get(v1::mirror_status))
         .route("/v1/mirror/pause", post(mirror::pause))
         .route("/v1/mirror/resume", post(mirror::resume))
+        .route("/v1/mirror/verify", post(mirror::verify))
+        .route("/v1/mirror/verify/piece", post(mirror::verify_piece))
         .route("/v1/failover", post(v1::failover))
         .fallback(v1::unknown)
         .with_state(facts);

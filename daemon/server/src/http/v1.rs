@@ -290,7 +290,7 @@ pub(super) async fn failover(
 pub(super) async fn unknown() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume},failover}"
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover}"
             .into(),
     )
 }

@@ -114,7 +114,11 @@ fn copy(mesh: &mut Mesh, relay: &Relay, topic: &str, line: Line, megabytes: usiz
     mesh.west.start_all()?;
     wait::until_true("the first batch is here", 120, || Ok(west.end(&mirrored, 0)? > 0))?;
     let (first, began) = (west.end(&mirrored, 0)?, Instant::now());
-    wait::until_true("all of it is here", 900, || Ok(west.end(&mirrored, 0)? == batches))?;
+    wait::until_true(
+        "all of it is here",
+        900,
+        || Ok(west.end(&mirrored, 0)? == batches),
+    )?;
     let bytes = (batches - first) as f64 * RECORD as f64;
     Ok(bytes / 1e6 / began.elapsed().as_secs_f64().max(0.001))
 }
@@ -141,7 +145,9 @@ fn begin(mesh: &Mesh, east: &mut Kafka, west: &mut Kafka, topic: &str) -> Result
         east.create_topic(topic, 1, &[]).map(Some)
     })?;
     let mirrored = mesh.naming.mirrored(topic);
-    wait::until("the mirror topic is there", 60, || west.end(&mirrored, 0).map(Some))?;
+    wait::until("the mirror topic is there", 60, || {
+        west.end(&mirrored, 0).map(Some)
+    })?;
     Ok(mirrored)
 }
 

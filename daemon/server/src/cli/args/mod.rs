@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// The cluster as one daemon sees it: daemons, topics, flows, what needs attention.
     #[command(after_help = "Example:\n  tradewind status --url http://127.0.0.1:9644")]
     Status(HttpArgs),
-    /// Look at the flows into a cluster, pause and resume them.
+    /// Look at the flows into a cluster, pause and resume them, compare them with their sources.
     #[command(subcommand)]
     Mirror(MirrorCommand),
     /// Cut a flow whose source is lost and hand its topics to the clients of this cluster.
@@ -313,6 +313,26 @@ pub(crate) enum MirrorCommand {
         after_help = "Example:\n  tradewind mirror resume 'east->west'\n  tradewind mirror resume 'east->west' --topic orders"
     )]
     Resume(ResumeArgs),
+    /// Compare what is here with what is at the source, batch by batch, while the flow runs; exit 0 if it is the same.
+    #[command(
+        after_help = "Example:\n  tradewind mirror verify 'east->west'\n  tradewind mirror verify 'east->west' --topic orders --rate 16 -o json"
+    )]
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `mirror verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The flow, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    /// Only this topic, by its name here or at the source; may be given several times.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Vec<String>,
+    /// At most so many MiB are compared in a second, on each side.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
 }
 
 /// Arguments of `mirror pause`.
@@ -408,6 +428,7 @@ mod tests {
             "cluster log-dirs --broker 1 --broker 2 --topic a.*",
             "mirror pause east->west --topic orders --reason maintenance",
             "mirror resume east->west --url http://a:1",
+            "mirror verify east->west --topic a --topic b --rate 8",
             "topic list --bootstrap-server a:1,b:2 --timeout 5s -o json",
         ] {
             assert!(parses(good), "{good}");
@@ -439,6 +460,8 @@ mod tests {
             "cluster log-dirs --broker one",
             "mirror pause",
             "mirror resume east->west --reason x",
+            "mirror verify",
+            "mirror verify east->west --rate 0",
             "topic list --timeout 0s",
             "topic list --timeout 5",
         ] {
