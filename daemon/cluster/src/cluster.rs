@@ -4,7 +4,7 @@
 //! and logs and answers other daemons; [`Cluster::join`] registers and from then on follows every new image. Stopping is
 //! the reverse: partitions are handed over, logs flushed and closed, and a mark left that nothing needs to be recovered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -200,6 +200,7 @@ impl Cluster {
                 clean_stop,
                 damaged: recovered.damaged,
                 suspect: recovered.suspect,
+                told: false,
             }),
             in_sync: Arc::default(),
             in_touch,
@@ -242,6 +243,7 @@ impl Cluster {
             node: inner.node,
             incarnation: u128::from(inner.rng.next_u64()) << 64 | u128::from(inner.rng.next_u64()),
             replaces: None,
+            own: BTreeSet::new(),
             boot_id: inner.boot_id.clone(),
             clean_stop,
             damaged,
@@ -260,7 +262,11 @@ impl Cluster {
         let index = u64::try_from(epoch).unwrap_or_default();
         let mut reconciled = inner.reconciled.subscribe();
         let _ = reconciled.wait_for(|seen| *seen >= index).await;
-        let suspect = std::mem::take(&mut inner.recovery.lock().suspect);
+        let suspect = {
+            let mut recovery = inner.recovery.lock();
+            recovery.told = true;
+            std::mem::take(&mut recovery.suspect)
+        };
         inner.replicas.told(&suspect);
         Ok(epoch)
     }
@@ -419,7 +425,13 @@ impl Cluster {
         inner.mesh.close().await;
         let closing = threads::blocking(move || {
             inner.cleaner.stop();
-            let clean = inner.replicas.close();
+            // A run that was not registered does not speak for the one before it, which may have lost its page cache: the
+            // cluster has yet to hear of that.
+            let speaks = {
+                let recovery = inner.recovery.lock();
+                recovery.told || recovery.clean_stop
+            };
+            let clean = inner.replicas.close() && speaks;
             if let Err(error) = inner.replicas.write_checkpoints(clean) {
                 tracing::warn!(%error, "the next start will check every log");
             }

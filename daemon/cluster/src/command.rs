@@ -3,7 +3,7 @@
 //! Commands state facts; [`crate::apply`] decides from the image alone what follows. They are stored for good as
 //! versioned JSON: a field is only ever added with a default, a variant never changes its meaning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
@@ -196,8 +196,12 @@ pub struct Registration {
     pub node: NodeId,
     /// A random number for this run of the process.
     pub incarnation: u128,
-    /// The incarnation that ran before on the same data directory.
+    /// The incarnation that ran before on the same data directory, as far as this daemon's image tells.
     pub replaces: Option<u128>,
+    /// Every incarnation under which this data directory may be registered: the image of a daemon that has just started may
+    /// be older than its last registration. At most 64.
+    #[serde(default)]
+    pub own: BTreeSet<u128>,
     /// The operating system's boot id.
     pub boot_id: String,
     /// Whether the run before was stopped cleanly (everything flushed).
@@ -212,6 +216,13 @@ pub struct Registration {
     pub listeners: Vec<Endpoint>,
     /// The defaults of its configuration file for [`crate::config::SAFETY_KEYS`].
     pub defaults: BTreeMap<String, String>,
+}
+
+impl Registration {
+    /// Whether the run `incarnation` was on the same data directory.
+    pub(crate) fn follows(&self, incarnation: u128) -> bool {
+        self.replaces == Some(incarnation) || self.own.contains(&incarnation)
+    }
 }
 
 /// A topic to create.

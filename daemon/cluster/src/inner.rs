@@ -83,6 +83,8 @@ pub(crate) struct Recovery {
     pub(crate) damaged: Vec<Key>,
     /// Replicas whose logs remember it until the registration is applied.
     pub(crate) suspect: Vec<Key>,
+    /// The registration is applied: the cluster has decided on what was found.
+    pub(crate) told: bool,
 }
 
 impl Inner {

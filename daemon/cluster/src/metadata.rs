@@ -96,7 +96,7 @@ impl Metadata {
     }
 
     /// Registers this daemon, once its logs are recovered: retries until it is accepted or definitely refused. From
-    /// then on it sends heartbeats by itself. [`Registration::replaces`] is filled in from what this data directory
+    /// then on it sends heartbeats by itself. [`Registration::replaces`] and [`Registration::own`] are filled in from what this data directory
     /// remembers. Returns the daemon epoch.
     pub async fn register(&self, registration: Registration) -> Result<i64, RegisterError> {
         let (reply, answer) = oneshot::channel();

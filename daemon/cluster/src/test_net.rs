@@ -1,6 +1,6 @@
 //! Several daemons' metadata in one process, joined by channels whose links can be cut: for tests.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -187,6 +187,7 @@ pub(crate) fn registration(node: NodeId, incarnation: u128) -> Registration {
         node,
         incarnation,
         replaces: None,
+        own: BTreeSet::new(),
         boot_id: "boot".to_owned(),
         clean_stop: false,
         damaged: Vec::new(),

@@ -15,7 +15,7 @@ use tradewind_cluster::command::{Command, CreateTopic, Outcome};
 use tradewind_cluster::metadata::Timing;
 use tradewind_cluster::replica::{Isolation, Reading, Replica};
 use tradewind_cluster::{CleanerOptions, Cluster, ClusterOptions};
-use tradewind_log::DataDir;
+use tradewind_log::{Checkpoints, DataDir};
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, certs};
 use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType};
 use tradewind_wire::clock::{Clock, Rng};
@@ -98,6 +98,39 @@ async fn flush_messages_and_flush_ms_say_when_records_are_flushed() {
     until("it has waited for long enough", || flushed(&by_age) == 1).await;
     assert_eq!(flushed(&left), 0, "the operating system does it");
     cluster.stop().await;
+}
+
+/// Of a power failure the cluster hears with the first registration after it, however many runs there were in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_was_not_registered_does_not_hide_how_the_one_before_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = Nodes::new(dir.path(), 1);
+    let data = dir.path().join("data-1");
+    let is_clean = || Checkpoints::load(&data).unwrap().clean;
+    let run = async |registers: bool| {
+        let cluster = nodes.start(1).await;
+        if registers {
+            cluster.join().await.unwrap();
+        }
+        cluster.stop().await;
+    };
+    run(true).await;
+    assert!(is_clean(), "it was registered and stopped in order");
+    run(false).await;
+    assert!(is_clean(), "nothing has happened since");
+    Checkpoints {
+        clean: false,
+        ..Checkpoints::load(&data).unwrap()
+    }
+    .store(&data)
+    .unwrap();
+    run(false).await;
+    assert!(
+        !is_clean(),
+        "the cluster does not know yet of a run that did not stop in order"
+    );
+    run(true).await;
+    assert!(is_clean(), "now it does");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

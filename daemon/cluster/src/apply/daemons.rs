@@ -16,6 +16,9 @@ const PRODUCER_ID_BITS: u32 = 36;
 /// How many listeners a daemon may advertise, how long texts may be.
 const MAX_LISTENERS: usize = 64;
 
+/// How many runs of a daemon that may or may not have been registered are remembered.
+pub(crate) const MAX_INCARNATIONS: usize = 64;
+
 /// Registers a daemon. Its epoch is the entry's index. Every partition that it led gets a new leader epoch, even if it
 /// leads again: a returned leader that lost an unflushed tail must not write other records under the same epoch. It
 /// leaves in-sync and eligible sets only where records may be missing; a killed process loses nothing, since every
@@ -36,12 +39,18 @@ pub(super) fn register(
     if !image.members.is_empty() && !image.members.contains(&node) {
         return Err(MetaError::UnknownNode(node));
     }
+    if registration.own.len() > MAX_INCARNATIONS {
+        return Err(MetaError::TooMany {
+            what: "incarnations".to_owned(),
+            limit: MAX_INCARNATIONS,
+        });
+    }
     let old = image.nodes.get(&node).cloned();
     if let Some(old) = &old {
         if old.incarnation == registration.incarnation {
             return Ok(Outcome::Registered { epoch: old.epoch });
         }
-        if registration.replaces != Some(old.incarnation) && old.state != DaemonState::Fenced {
+        if !registration.follows(old.incarnation) && old.state != DaemonState::Fenced {
             return Err(MetaError::DuplicateNode(node));
         }
     }
@@ -111,7 +120,7 @@ impl<'a> Trust<'a> {
         }
         Self {
             registration,
-            same_disk: old.is_none_or(|old| registration.replaces == Some(old.incarnation)),
+            same_disk: old.is_none_or(|old| registration.follows(old.incarnation)),
             lost_page_cache,
             flushed,
         }
@@ -134,6 +143,13 @@ pub(super) fn fence(
 ) -> Result<Outcome, MetaError> {
     let found = daemon(image, node, daemon_epoch)?;
     current(StaleWhat::Session, session, found.session)?;
+    #[cfg(feature = "known-bugs")]
+    for (which, decided) in crate::bugs::decided((node, daemon_epoch, session)) {
+        let _ = super::change_partition(image, which, Cause::Change, |partition, _| {
+            partition.isr.clone_from(&decided.isr);
+            partition.leader = decided.leader;
+        });
+    }
     retire(image, node, DaemonState::Fenced);
     Ok(Outcome::Done)
 }

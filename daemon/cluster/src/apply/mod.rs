@@ -17,6 +17,7 @@ mod property_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use daemons::MAX_INCARNATIONS;
 pub use topics::{MAX_TOPIC_NAME, validate_name};
 
 use std::sync::Arc;

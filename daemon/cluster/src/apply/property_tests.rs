@@ -5,7 +5,7 @@
 //! replicas are moved (and those that are dropped deleted at once). In every history: one leader per epoch, epochs never fall, the image keeps its invariants, and a leader that was elected
 //! cleanly has every committed record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
@@ -145,6 +145,7 @@ impl Model {
             node,
             incarnation: self.incarnation,
             replaces: self.image.nodes.get(&node).map(|daemon| daemon.incarnation),
+            own: BTreeSet::new(),
             boot_id: format!("boot-{boot}"),
             clean_stop: false,
             damaged: Vec::new(),

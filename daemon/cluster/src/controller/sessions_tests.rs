@@ -1,6 +1,6 @@
 //! Sessions against a clock that the test holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -45,6 +45,7 @@ impl Scene {
                 node,
                 incarnation: 1,
                 replaces: None,
+                own: BTreeSet::new(),
                 boot_id: String::new(),
                 clean_stop: false,
                 damaged: Vec::new(),

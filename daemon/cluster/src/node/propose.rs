@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ATTEMPT_TIMEOUT, Core};
+use crate::apply::MAX_INCARNATIONS;
 use crate::command::{Command, MetaError, Outcome, Registration};
 use crate::control;
 use crate::metadata::{ProposeError, RegisterError};
@@ -19,9 +20,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// How long one proposal of a registration may take.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many incarnations that may or may not have been registered are remembered.
-const MAX_INCARNATIONS: usize = 64;
 
 impl Core {
     /// Gets a command into the log and waits until it is applied here.
@@ -111,6 +109,7 @@ impl Core {
             own.pop_first();
         }
         self.group.set_incarnations(&own).map_err(storage)?;
+        registration.own.clone_from(&own);
         self.contact.lock().incarnation = Some(registration.incarnation);
         // The first thing in a new cluster's image is its name.
         let named = self

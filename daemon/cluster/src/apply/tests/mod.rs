@@ -5,7 +5,7 @@ mod flows;
 mod moves;
 mod topics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 
@@ -139,6 +139,7 @@ fn registration(node: NodeId, incarnation: u128) -> Registration {
         node,
         incarnation,
         replaces: None,
+        own: BTreeSet::new(),
         boot_id: "boot-1".to_owned(),
         clean_stop: false,
         damaged: Vec::new(),
@@ -158,6 +159,29 @@ fn config(key: &str, value: &str) -> Command {
         replace: false,
         changes: BTreeMap::from([(key.to_owned(), ConfigChange::Set(value.to_owned()))]),
     }
+}
+
+#[test]
+fn a_daemon_whose_image_is_old_is_known_by_any_of_its_runs() {
+    let mut log = Log::with_topic();
+    log.fence(1);
+    log.fence(2);
+    log.fence(3);
+    assert_eq!(log.partition().isr, [3]);
+    let before = log.image.nodes[&3].incarnation;
+    let mut back = registration(3, before + 7);
+    back.own = BTreeSet::from([before, before + 7]);
+    log.must(&Command::Register(back));
+    assert!(
+        log.partition().suspect.is_empty(),
+        "it is the same data directory"
+    );
+    assert_eq!(log.partition().leader, Some(3));
+    let mut stranger = registration(3, before + 8);
+    stranger.own = BTreeSet::from([before + 8]);
+    log.fence(3);
+    log.must(&Command::Register(stranger));
+    assert_eq!(log.partition().suspect, [3], "it is another one");
 }
 
 #[test]
