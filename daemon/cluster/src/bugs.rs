@@ -10,7 +10,8 @@ pub enum Bug {
     WatermarkWithoutOwnFlush,
     /// A follower joins the in-sync set although it lacks what the leader had when its epoch began.
     JoinBelowEpochStart,
-    /// Acknowledgements and pushed records count whichever leader epoch they belong to.
+    /// Nobody compares leader epochs: a follower keeps the stream of a leader that was replaced and takes its records, and
+    /// acknowledgements count for whichever epoch.
     LeaderWithoutFencing,
     /// A follower cuts its log at its own high watermark before it follows a new leader (what KIP-101 ended).
     TruncateToWatermark,
@@ -18,8 +19,14 @@ pub enum Bug {
     InSyncWithoutEpochs,
     /// A leader that comes back leads again under its old epoch, although it may have lost a tail.
     SameEpochAgain,
-    /// A push stream goes on when the leader epoch changes, without comparing the logs again.
+    /// A push stream rests while its leader does not lead, and goes on in the epoch in which it leads again, without
+    /// comparing the logs again.
     StreamSurvivesEpoch,
+    /// The controller elects when it decides to fence, on an image that entries under way may already have changed, instead
+    /// of leaving the election to those who apply the entry.
+    ElectionOnStaleImage,
+    /// A log goes on to know a producer's batches after they were cut off: a repeat counts as a duplicate of nothing.
+    ProducersSurviveTruncation,
 }
 
 impl Bug {
@@ -32,6 +39,8 @@ impl Bug {
         Self::InSyncWithoutEpochs,
         Self::SameEpochAgain,
         Self::StreamSurvivesEpoch,
+        Self::ElectionOnStaleImage,
+        Self::ProducersSurviveTruncation,
     ];
 }
 
@@ -43,6 +52,9 @@ thread_local! {
 /// From now on the daemons on this thread have this mistake.
 #[cfg(feature = "known-bugs")]
 pub fn put_back(bug: Bug) {
+    if bug == Bug::ProducersSurviveTruncation {
+        tradewind_log::bugs::let_producers_survive();
+    }
     PRESENT.set(Some(bug));
 }
 
@@ -55,3 +67,69 @@ pub(crate) fn has(bug: Bug) -> bool {
 pub(crate) const fn has(_: Bug) -> bool {
     false
 }
+
+/// Elections that were decided too early, for [`Bug::ElectionOnStaleImage`]. All daemons of a simulation share them, as if
+/// the fencing entry carried them.
+#[cfg(feature = "known-bugs")]
+mod early {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use tradewind_wire::ids::{NodeId, TopicId};
+
+    use super::{Bug, has};
+    use crate::apply::{Position, apply};
+    use crate::command::Command;
+    use crate::image::{Image, Partition};
+
+    /// Daemon, its epoch, its session.
+    type Fence = (NodeId, i64, i64);
+
+    thread_local! {
+        static DECIDED: RefCell<BTreeMap<Fence, BTreeMap<(TopicId, i32), Partition>>> = RefCell::default();
+    }
+
+    /// Decides what fencing changes as if nothing were under way.
+    pub(crate) fn decide(image: &Image, command: &Command) {
+        let Command::Fence {
+            node,
+            daemon_epoch,
+            session,
+            ..
+        } = command
+        else {
+            return;
+        };
+        if !has(Bug::ElectionOnStaleImage) {
+            return;
+        }
+        let at = Position {
+            index: image.index + 1,
+            term: image.term,
+        };
+        let (next, _) = apply(image, at, command);
+        let mut decided = BTreeMap::new();
+        for (id, topic) in &next.topics {
+            for (number, partition) in (0..).zip(&topic.partitions) {
+                if image.partition(*id, number) != Some(partition) {
+                    decided.insert((*id, number), partition.clone());
+                }
+            }
+        }
+        let fence = (*node, *daemon_epoch, *session);
+        DECIDED.with_borrow_mut(|all| {
+            all.entry(fence).or_insert(decided);
+        });
+    }
+
+    /// What was decided for this fencing entry.
+    pub(crate) fn decided(fence: Fence) -> BTreeMap<(TopicId, i32), Partition> {
+        if !has(Bug::ElectionOnStaleImage) {
+            return BTreeMap::new();
+        }
+        DECIDED.with_borrow(|all| all.get(&fence).cloned().unwrap_or_default())
+    }
+}
+
+#[cfg(feature = "known-bugs")]
+pub(crate) use early::{decide, decided};

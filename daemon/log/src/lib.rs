@@ -18,6 +18,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod append;
+#[cfg(feature = "known-bugs")]
+pub mod bugs;
+#[cfg(not(feature = "known-bugs"))]
+mod bugs;
 mod checkpoints;
 mod compaction;
 mod config;

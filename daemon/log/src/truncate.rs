@@ -14,7 +14,7 @@ use crate::producers::Producers;
 use crate::read::search;
 use crate::scan::{Found, ScanError};
 use crate::segment::Segment;
-use crate::{compaction, files, metrics, recovery, snapshot};
+use crate::{bugs, compaction, files, metrics, recovery, snapshot};
 
 impl Log {
     /// Removes every batch that reaches to `offset` or past it, and everything remembered of them. The log ends at or below
@@ -208,6 +208,9 @@ impl Log {
         state.flushed = state.flushed.min(end);
         state.epochs.truncate(end);
         snapshot::remove_after(&self.dir, end)?;
+        if bugs::producers_survive() {
+            return Ok(());
+        }
         recovery::replay_producers(&self.dir, state, &self.env)
     }
 }

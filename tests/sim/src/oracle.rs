@@ -6,6 +6,7 @@
 //! - what lies below any copy's high watermark is the same on all copies and never changes again;
 //! - whoever leads has all of it that was committed in earlier epochs, and every record that was acknowledged with acks=all
 //!   then (a daemon that slept may learn late of an epoch in which it led, when others have committed more in later ones);
+//! - no record is in a log twice, however often its producer repeated it;
 //! - logs are dense;
 //! - metadata images of the same index are the same.
 //!
@@ -37,6 +38,8 @@ type Said<T> = (T, i32);
 /// What is known of a partition.
 #[derive(Debug, Default)]
 struct Partition {
+    /// Committed records may be lost: an operator has accepted that.
+    given_up: bool,
     leaders: BTreeMap<i32, Leader>,
     committed: BTreeMap<i64, Said<Seen>>,
     acknowledged: BTreeMap<i64, Said<u64>>,
@@ -57,12 +60,17 @@ pub struct Oracle {
     looked: BTreeMap<(NodeId, u64, Key), i64>,
     images: BTreeMap<u64, u32>,
     last_image: BTreeMap<(NodeId, u64), u64>,
+    acknowledgements: usize,
 }
 
 impl Oracle {
     /// A client was told in leader epoch `epoch` that its record `value` lies at `offset`, on all that acks=all asks for.
     pub fn acknowledged(&mut self, key: Key, offset: i64, value: u64, epoch: i32) -> Result<()> {
+        self.acknowledgements += 1;
         let partition = self.partitions.entry(key).or_default();
+        if partition.given_up {
+            return Ok(());
+        }
         if let Some((other, _)) = partition.acknowledged.insert(offset, (value, epoch)) {
             bail!("offset {offset} of {key:?} was acknowledged for two records: {other} and {value}");
         }
@@ -71,7 +79,24 @@ impl Oracle {
 
     /// How many records were acknowledged.
     pub fn acknowledgements(&self) -> usize {
-        self.partitions.values().map(|p| p.acknowledged.len()).sum()
+        self.acknowledgements
+    }
+
+    /// An operator accepts that committed records of this partition are lost: nothing is demanded of its records until
+    /// [`Self::take_up`].
+    pub fn give_up(&mut self, key: Key) {
+        let partition = self.partitions.entry(key).or_default();
+        partition.given_up = true;
+        partition.committed.clear();
+        partition.acknowledged.clear();
+        self.looked.retain(|(_, _, of), _| *of != key);
+    }
+
+    /// From now on everything is demanded of every partition again.
+    pub fn take_up(&mut self) {
+        for partition in self.partitions.values_mut() {
+            partition.given_up = false;
+        }
     }
 
     /// How many leader epochs there were.
@@ -120,20 +145,24 @@ impl Oracle {
 
     fn copy(&mut self, run: (NodeId, u64), replica: &Replica) -> Result<()> {
         let key = (replica.topic, replica.partition);
+        let given_up = self
+            .partitions
+            .get(&key)
+            .is_some_and(|partition| partition.given_up);
         let high_watermark = replica.high_watermark();
-        let from = *self
-            .looked
-            .entry((run.0, run.1, key))
-            .or_insert(replica.log().start());
+        let looked = self.looked.entry((run.0, run.1, key));
+        let from = *looked.or_insert(replica.log().start());
         let partition = self.partitions.entry(key).or_default();
-        if high_watermark > from {
+        if high_watermark > from && !given_up {
             let epoch = replica.view(None, true).map_or(i32::MAX, |view| view.epoch);
             for (base, seen) in batches(replica, from, high_watermark)? {
                 partition.commit(base, seen, epoch)?;
             }
         }
         // A copy that was cut below its watermark is looked at again from there on.
-        self.looked.insert((run.0, run.1, key), high_watermark);
+        if !given_up {
+            self.looked.insert((run.0, run.1, key), high_watermark);
+        }
         let Ok(view) = replica.leader(None) else {
             return Ok(());
         };
@@ -172,7 +201,12 @@ impl Oracle {
     pub fn settled(&self, hosts: &[Host]) -> Result<()> {
         for host in hosts {
             let Some(cluster) = host.cluster() else { continue };
+            let image = cluster.image();
             for (key, partition) in &self.partitions {
+                let placed = image.partition(key.0, key.1);
+                if !placed.is_some_and(|placed| placed.replicas.contains(&host.node)) {
+                    continue;
+                }
                 let replica = cluster.replica(key.0, key.1);
                 let replica = replica.with_context(|| format!("node {} lacks {key:?}", host.node))?;
                 partition
@@ -185,6 +219,7 @@ impl Oracle {
 }
 
 impl Partition {
+    /// Records below some watermark, first seen under `epoch` if they are not known yet.
     fn commit(&mut self, base: i64, seen: Seen, epoch: i32) -> Result<()> {
         if let Some((known, _)) = self.committed.get(&base) {
             ensure!(
@@ -220,10 +255,16 @@ impl Partition {
                 log.end()
             );
         }
-        if self.acknowledged.is_empty() {
+        if self.given_up {
             return Ok(());
         }
         let values = values(replica)?;
+        let mut seen = BTreeMap::new();
+        for (offset, value) in &values {
+            if let Some(other) = seen.insert(value, offset) {
+                bail!("record {value} is there twice, at {other} and {offset}");
+            }
+        }
         for (offset, (value, _)) in self
             .acknowledged
             .iter()

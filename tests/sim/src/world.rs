@@ -10,22 +10,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tradewind_cluster::command::{Command, CreateTopic};
+use tradewind_cluster::command::{Command, CreateTopic, ElectionKind};
+use tradewind_cluster::image::Image;
 use tradewind_cluster::threads::{self, Simulation};
-use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType};
-use tradewind_wire::clock::Clock;
-use tradewind_wire::compression::Codec;
 use tradewind_wire::ids::{NodeId, TopicId};
 
+use crate::clients::{CLIENT_PATIENCE, Clients, keys_of};
 use crate::entropy::{Dice, seed_system};
 use crate::host::{Host, Site};
 use crate::net::Net;
 use crate::oracle::{Key, Oracle};
 use crate::storm::Storm;
 use crate::trace::Trace;
+use crate::weather::Weather;
 
-/// How long a client waits for an answer.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a partition is without a leader, all its daemons being there, before an operator accepts losses.
+const OPERATOR_PATIENCE_MS: u64 = 5_000;
 
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
@@ -57,15 +57,8 @@ pub struct Summary {
     pub reigns: usize,
     /// Faults.
     pub faults: usize,
-}
-
-/// One write's end, as its client saw it.
-struct Answer {
-    key: Key,
-    offset: i64,
-    epoch: i32,
-    values: Vec<u64>,
-    committed: bool,
+    /// Partitions whose records an operator gave up, because the last copies lost power with records that were not flushed.
+    pub given_up: usize,
 }
 
 /// A cluster in its simulated surroundings.
@@ -88,12 +81,13 @@ pub struct World {
     pub stops: BTreeMap<NodeId, u64>,
     /// The topics, with how many partitions each has.
     pub topics: Vec<(TopicId, i32)>,
-    oracle: Oracle,
+    /// What must hold.
+    pub oracle: Oracle,
+    /// Those who write.
+    pub clients: Clients,
+    weather: Weather,
     order: Dice,
-    clients: Dice,
-    answers: Arc<Mutex<Vec<Answer>>>,
-    next_value: u64,
-    unknown: usize,
+    given_up: usize,
     patience_ms: u64,
 }
 
@@ -109,16 +103,20 @@ pub fn run(plan: Plan, dir: &Path) -> Result<Summary> {
         digest: trace.digest(),
         took_ms: world.now,
         acknowledged: world.oracle.acknowledgements(),
-        unknown: world.unknown,
+        unknown: world.clients.unknown(),
         reigns: world.oracle.reigns(),
         faults,
+        given_up: world.given_up,
     })
 }
 
 impl World {
     fn new(plan: Plan, dir: &Path, trace: &Trace) -> Result<Self> {
+        let weather = Weather::new(plan.seed);
+        trace.tell(0, &format!("{weather:?}"));
         let net = Net::new(plan.seed, trace.clone());
-        let site = Arc::new(Site::new(dir, plan.seed, 3, net.clone())?);
+        let site = Arc::new(Site::new(dir, plan.seed, weather.daemons, net.clone())?);
+        let usual_flush = weather.flush_ms;
         let flush_ms: Arc<Mutex<BTreeMap<NodeId, u64>>> = Arc::default();
         let (raft, disk, limits) = (
             Dice::new(plan.seed, "raft"),
@@ -129,7 +127,7 @@ impl World {
             random: Box::new(move || raft.next()),
             flush_takes: Box::new(move |node| {
                 let limits = limits.lock().unwrap_or_else(|p| p.into_inner());
-                let most = limits.get(&node).copied().unwrap_or(3);
+                let most = limits.get(&node).copied().unwrap_or(usual_flush);
                 Duration::from_millis(disk.range(0, most + 1))
             }),
         });
@@ -145,22 +143,22 @@ impl World {
             topics: Vec::new(),
             oracle: Oracle::default(),
             order: Dice::new(plan.seed, "order"),
-            clients: Dice::new(plan.seed, "clients"),
-            answers: Arc::default(),
-            next_value: 1,
-            unknown: 0,
+            clients: Clients::new(plan.seed, &weather),
+            weather,
+            given_up: 0,
             patience_ms: plan.patience_ms,
         })
     }
 
     fn play(&mut self, plan: Plan) -> Result<usize> {
         self.found(plan.seed).context("founding the cluster")?;
-        let mut storm = Storm::new(plan.seed, self.now);
+        let mut storm = Storm::new(plan.seed, &self.weather, self.now);
+        self.clients.begin(self.weather.producers, &self.keys());
         let end = self.now + plan.storm_ms;
         self.tell("the storm begins");
         while self.now < end {
             storm.blow(self)?;
-            self.write();
+            self.write(false);
             self.step()?;
         }
         self.repair()?;
@@ -250,13 +248,16 @@ impl World {
             world.hosts.iter().all(Host::has_joined)
         })?;
         let dice = Dice::new(seed, "topics");
-        for (name, flushed) in [("flushed", true), ("written", false)] {
-            let partitions = 2;
+        for plan in self.weather.topics.clone() {
             let id = TopicId::random(&dice);
-            let mut topic = CreateTopic::new(name, id, partitions, 3);
-            if flushed {
-                topic.configs.insert("flush.messages".to_owned(), "1".to_owned());
-            }
+            let mut topic = CreateTopic::new(plan.name, id, plan.partitions, plan.replicas);
+            let flush = if plan.flushed { 1 } else { i64::MAX };
+            topic
+                .configs
+                .insert("flush.messages".to_owned(), flush.to_string());
+            topic
+                .configs
+                .insert("min.insync.replicas".to_owned(), plan.min_in_sync.to_string());
             let propose = |cluster: &tradewind_cluster::Cluster| {
                 let (cluster, command) = (cluster.clone(), Command::CreateTopic(topic));
                 async move { cluster.propose(command, CLIENT_PATIENCE).await }
@@ -264,12 +265,12 @@ impl World {
             self.hosts[0]
                 .within(|runtime, cluster| drop(runtime.spawn(propose(cluster))))
                 .context("node 1 is down")?;
-            self.topics.push((id, partitions));
+            self.topics.push((id, plan.partitions));
         }
         self.until("all partitions are led", Self::is_whole)
     }
 
-    /// Whether every partition has a leader and all its copies in sync, equal and known to be.
+    /// Whether every partition has a leader and all its copies in sync, equal and known to be, where they shall be.
     fn is_whole(&self) -> bool {
         let clusters: Vec<_> = self.hosts.iter().filter_map(Host::cluster).collect();
         let joined = self.hosts.iter().all(Host::has_joined);
@@ -278,15 +279,21 @@ impl World {
             && self.keys().iter().all(|key| {
                 clusters.iter().all(|cluster| {
                     let image = cluster.image();
-                    let partition = image.partition(key.0, key.1);
-                    let in_sync =
-                        partition.is_some_and(|p| p.leader.is_some() && p.isr.len() == p.replicas.len());
-                    let leader = partition.and_then(|p| p.leader);
-                    let leader = clusters.iter().find(|c| Some(c.node_id()) == leader);
+                    let Some(partition) = image.partition(key.0, key.1) else {
+                        return false;
+                    };
+                    let in_sync = partition.leader.is_some()
+                        && partition.isr.len() == partition.replicas.len()
+                        && partition.reassignment.is_none();
+                    let leader = clusters.iter().find(|c| Some(c.node_id()) == partition.leader);
                     let end = leader
                         .and_then(|c| c.replica(key.0, key.1))
                         .map(|r| r.log().end());
-                    let same = cluster.replica(key.0, key.1).is_some_and(|replica| {
+                    let copy = cluster.replica(key.0, key.1);
+                    if !partition.replicas.contains(&cluster.node_id()) {
+                        return in_sync && copy.is_none();
+                    }
+                    let same = copy.is_some_and(|replica| {
                         Some(replica.log().end()) == end && Some(replica.high_watermark()) == end
                     });
                     in_sync && same
@@ -296,11 +303,21 @@ impl World {
 
     /// Every partition.
     pub fn keys(&self) -> Vec<Key> {
-        let of = |(id, partitions): &(TopicId, i32)| {
-            let id = *id;
-            (0..*partitions).map(move |partition| (id, partition))
-        };
-        self.topics.iter().flat_map(of).collect()
+        keys_of(&self.topics)
+    }
+
+    /// The newest image that any daemon has.
+    pub fn newest_image(&self) -> Option<Arc<Image>> {
+        let clusters = self.hosts.iter().filter_map(Host::cluster);
+        clusters
+            .map(|cluster| cluster.image())
+            .max_by_key(|image| image.index)
+    }
+
+    /// From now on flushes on a daemon take up to `most` milliseconds.
+    pub fn set_flush(&self, node: NodeId, most: u64) {
+        let mut limits = self.flush_ms.lock().unwrap_or_else(|p| p.into_inner());
+        limits.insert(node, most);
     }
 
     fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> Result<()> {
@@ -312,88 +329,6 @@ impl World {
             self.step()?;
         }
         self.tell(what);
-        Ok(())
-    }
-
-    /// Perhaps a client writes to whoever says that it leads.
-    fn write(&mut self) {
-        if !self.clients.chance(60_000) {
-            return;
-        }
-        let Some(&key) = self.clients.pick(&self.keys()) else {
-            return;
-        };
-        let acks = if self.clients.chance(150_000) { 1 } else { -1 };
-        let count = self.clients.range(1, 4);
-        let leads = |host: &&Host| {
-            let cluster = host.cluster();
-            cluster.is_some_and(|cluster| cluster.replica(key.0, key.1).is_some_and(|r| r.is_leader()))
-        };
-        let leaders: Vec<&Host> = self.hosts.iter().filter(leads).collect();
-        let Some(&host) = self.clients.pick(&leaders) else {
-            return;
-        };
-        let values: Vec<u64> = (0..count).map(|i| self.next_value + i).collect();
-        self.next_value += count;
-        let mut builder = BatchBuilder::new(Codec::None, TimestampType::Create);
-        for value in &values {
-            let mut bytes = value.to_be_bytes().to_vec();
-            bytes.resize(8 + self.clients.range(0, 200) as usize, b'.');
-            builder.append(host.clock.now_ms(), None, Some(&bytes), &[]);
-        }
-        let Ok(batch) = Batch::parse(builder.build()) else {
-            return;
-        };
-        let answers = Arc::clone(&self.answers);
-        let offset = host.within(|runtime, cluster| {
-            let replica = cluster.replica(key.0, key.1)?;
-            let (appended, epoch) = replica.append(batch, acks).ok()?;
-            let offset = appended.base_offset;
-            if acks == -1 {
-                runtime.spawn(async move {
-                    let answer = replica
-                        .committed(appended.last_offset, epoch, CLIENT_PATIENCE)
-                        .await;
-                    let answer = Answer {
-                        key,
-                        offset,
-                        epoch,
-                        values,
-                        committed: answer.is_ok(),
-                    };
-                    answers.lock().unwrap_or_else(|p| p.into_inner()).push(answer);
-                });
-            }
-            Some(offset)
-        });
-        let (node, offset) = (host.node, offset.flatten());
-        self.trace.note(self.now, || {
-            format!("write {key:?} on node {node}, acks {acks}: {offset:?}")
-        });
-    }
-
-    /// Takes in what clients were told.
-    fn hear(&mut self) -> Result<()> {
-        let answers = std::mem::take(&mut *self.answers.lock().unwrap_or_else(|p| p.into_inner()));
-        for answer in answers {
-            let Answer {
-                key,
-                offset,
-                epoch,
-                values,
-                committed,
-            } = answer;
-            self.trace.note(self.now, || {
-                format!("answer {key:?} {offset} {values:?} {committed}")
-            });
-            if !committed {
-                self.unknown += values.len();
-                continue;
-            }
-            for (offset, value) in (offset..).zip(values) {
-                self.oracle.acknowledged(key, offset, value, epoch)?;
-            }
-        }
         Ok(())
     }
 
@@ -412,7 +347,20 @@ impl World {
     }
 
     fn come_back(&mut self) -> Result<()> {
-        self.until("all partitions are whole again", Self::is_whole)?;
+        let end = self.now + self.patience_ms;
+        let mut leaderless = BTreeMap::new();
+        while !self.is_whole() {
+            ensure!(
+                self.now < end,
+                "not in time: all partitions are whole again\n{}",
+                self.state()
+            );
+            self.give_up_losses(&mut leaderless)?;
+            self.write(true);
+            self.step()?;
+        }
+        self.tell("all partitions are whole again");
+        self.oracle.take_up();
         let (before, partitions) = (self.oracle.acknowledgements(), self.keys().len());
         let end = self.now + self.patience_ms;
         while self.oracle.acknowledgements() < before + 4 * partitions {
@@ -421,11 +369,66 @@ impl World {
                 "writes are not acknowledged any more\n{}",
                 self.state()
             );
-            self.write();
+            self.write(false);
+            self.step()?;
+        }
+        while !self.clients.have_all() {
+            ensure!(
+                self.now < end,
+                "a producer's batch is never acknowledged\n{}",
+                self.state()
+            );
+            self.write(true);
             self.step()?;
         }
         self.until("all copies are equal", Self::is_whole)?;
         self.oracle.settled(&self.hosts)
+    }
+
+    /// Elects uncleanly, as an operator would, where all daemons are back and the last member of the in-sync set lost power
+    /// with records that were not flushed. Where every append is flushed that must not come about.
+    fn give_up_losses(&mut self, leaderless: &mut BTreeMap<Key, u64>) -> Result<()> {
+        let Some(image) = self.newest_image() else {
+            return Ok(());
+        };
+        for key in self.keys() {
+            let partition = image.partition(key.0, key.1);
+            let stuck = partition.filter(|partition| {
+                let suspect = partition.isr.iter().all(|node| partition.suspect.contains(node));
+                partition.leader.is_none() && suspect && image.active().count() == self.hosts.len()
+            });
+            if stuck.is_none() {
+                leaderless.remove(&key);
+                continue;
+            }
+            let since = *leaderless.entry(key).or_insert(self.now);
+            if self.now < since + OPERATOR_PATIENCE_MS {
+                continue;
+            }
+            leaderless.insert(key, self.now);
+            let topic = self.topics.iter().position(|(id, _)| *id == key.0);
+            let flushed = topic.is_some_and(|topic| self.weather.topics[topic].flushed);
+            ensure!(!flushed, "{key:?} has lost what was flushed\n{}", self.state());
+            self.tell(&format!("records of {key:?} are given up"));
+            self.given_up += 1;
+            self.oracle.give_up(key);
+            self.clients.start_over(key);
+            let command = Command::Elect {
+                kind: ElectionKind::Unclean,
+                partitions: vec![key],
+            };
+            let host = self.hosts.iter().find(|host| host.cluster().is_some());
+            host.and_then(|host| {
+                host.within(|runtime, cluster| {
+                    let cluster = cluster.clone();
+                    runtime.spawn(async move {
+                        // If it fails, the operator tries again.
+                        let _ = cluster.propose(command, CLIENT_PATIENCE).await;
+                    });
+                })
+            });
+        }
+        Ok(())
     }
 
     /// What each daemon thinks, for a person to read.

@@ -104,6 +104,8 @@ fn carry_out(core: &Arc<Core>, action: Action) {
             }
         }
     };
+    #[cfg(feature = "known-bugs")]
+    crate::bugs::decide(&core.image(), &command);
     propose(core, command);
 }
 

@@ -209,7 +209,8 @@ impl Leadership {
             return false;
         }
         let maximal = self.in_sync.iter().chain(self.proposed.iter().flatten());
-        let own_ack = if bugs::has(Bug::WatermarkWithoutOwnFlush) {
+        let others = self.in_sync.iter().any(|node| *node != self.own);
+        let own_ack = if bugs::has(Bug::WatermarkWithoutOwnFlush) && others {
             i64::MAX
         } else {
             self.own_ack

@@ -162,6 +162,9 @@ impl Stream {
         let sessions = self.sessions.lock();
         for handle in self.signal.take() {
             if let Some(session) = sessions.by_handle.get(&handle).filter(|session| session.matched) {
+                if self.rests(session) {
+                    continue;
+                }
                 let (written, flushed, log_start) = session.replica.reached();
                 frames.push(Follow::Ack {
                     handle,
@@ -184,16 +187,22 @@ impl Stream {
             .filter(|(_, session)| {
                 let key = (session.replica.topic, session.replica.partition);
                 let position = session.replica.follower_position();
-                session.over
-                    || !wanted.contains_key(&key)
-                    || position.is_none_or(|position| {
-                        position.leader_epoch != session.epoch && !bugs::has(Bug::StreamSurvivesEpoch)
-                    })
+                let ended = !wanted.contains_key(&key)
+                    || position.is_none_or(|position| position.leader_epoch != session.epoch);
+                let survives = bugs::has(Bug::StreamSurvivesEpoch) || bugs::has(Bug::LeaderWithoutFencing);
+                session.over || ended && !survives
             })
             .map(|(handle, _)| *handle)
             .collect();
         for handle in gone {
             self.end(&mut sessions, handle, None);
+        }
+        if bugs::has(Bug::StreamSurvivesEpoch) {
+            // They say in the new epoch how far they are.
+            sessions
+                .by_handle
+                .keys()
+                .for_each(|handle| self.signal.mark(*handle));
         }
         for (key, replica) in wanted {
             if !sessions.by_partition.contains_key(&key) {
@@ -260,6 +269,9 @@ impl Stream {
         let Some(session) = self.sessions.lock().by_handle.get(&handle).cloned() else {
             return;
         };
+        if self.rests(&session) {
+            return;
+        }
         match frame {
             Push::Match { mark, .. } => self.matched(handle, &session, mark),
             Push::Diverge { epoch, end, .. } => self.diverged(handle, &session, epoch, end),
@@ -272,6 +284,12 @@ impl Stream {
             } => self.data(handle, &session, prev_end, mark, batches),
             Push::Watermark { mark, .. } => self.note(handle, &session, mark),
         }
+    }
+
+    /// Whether this session waits for its leader to lead again, as none should.
+    fn rests(&self, session: &Session) -> bool {
+        let key = (session.replica.topic, session.replica.partition);
+        bugs::has(Bug::StreamSurvivesEpoch) && !self.lane.wanted.lock().contains_key(&key)
     }
 
     fn matched(&self, handle: u32, session: &Session, mark: Mark) {

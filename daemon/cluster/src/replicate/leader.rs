@@ -329,6 +329,9 @@ impl Stream {
         let epoch = Some(session.epoch).filter(|_| !bugs::has(Bug::StreamSurvivesEpoch));
         let step = match replica.leader(epoch) {
             Ok(view) => self.step(handle, session, &replica, &view),
+            Err(ReplicaError::NotLeader { .. }) if bugs::has(Bug::StreamSurvivesEpoch) => {
+                return Next::Nothing;
+            }
             Err(error) => Err(Push::Refused {
                 handle,
                 reason: refusal(&error),

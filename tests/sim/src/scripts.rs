@@ -1,0 +1,165 @@
+//! Faults of several steps, each of which prepares the next. The times between them are chance.
+//!
+//! Each leads to where a rule of replication matters; none knows whether it is kept.
+
+use anyhow::Result;
+use tradewind_wire::ids::NodeId;
+
+use crate::oracle::Key;
+use crate::storm::{Deed, Storm, nodes};
+use crate::world::World;
+
+/// A partition's leader, a copy in sync beside it, and a third one.
+struct Cast {
+    key: Key,
+    leader: NodeId,
+    second: NodeId,
+    third: Option<NodeId>,
+}
+
+impl Storm {
+    fn cast(&self, world: &World) -> Option<Cast> {
+        let (key, partition) = self.partition_of(world)?;
+        let leader = partition.leader?;
+        let mut others: Vec<NodeId> = partition
+            .replicas
+            .iter()
+            .copied()
+            .filter(|node| *node != leader)
+            .collect();
+        if self.dice.chance(500_000) {
+            others.reverse();
+        }
+        let mut others = others.into_iter();
+        Some(Cast {
+            key,
+            leader,
+            second: others.next()?,
+            third: others.next(),
+        })
+    }
+
+    /// A follower is away until it has left the in-sync set. When it is back, it hears its leader late or badly, or flushes
+    /// late: for a while it is a copy that lacks what others have, and perhaps a member again.
+    pub(crate) fn let_return(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            leader, second: away, ..
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        world.tell(&format!("node {away} is away for a while"));
+        let back = self.dice.range(1_200, 5_000);
+        for other in nodes(world).into_iter().filter(|node| *node != away) {
+            world.net.change(other, away, |path| path.cut = true);
+            world.net.change(away, other, |path| path.cut = true);
+            self.later(world, back, Deed::Mend(away, other));
+            self.later(world, back, Deed::Mend(other, away));
+        }
+        if self.dice.chance(600_000) {
+            let (delay, jitter) = (self.dice.range(30, 250), self.dice.range(1, 100));
+            let all = self.dice.chance(500_000);
+            for other in nodes(world).into_iter().filter(|node| *node != leader) {
+                if all || other == away {
+                    self.later(world, back + 1, Deed::Slow(leader, other, delay, jitter));
+                }
+            }
+        }
+        if self.dice.chance(500_000) {
+            self.later(world, back, Deed::Flush(away, self.dice.range(100, 2_000)));
+        }
+        // It comes back under another leader, or its leader comes back itself.
+        if self.dice.chance(600_000) {
+            let before = self.dice.range(0, 1_500);
+            let down = self.down();
+            let power = self.power();
+            self.later(
+                world,
+                back.saturating_sub(before),
+                Deed::Crash(leader, power, down),
+            );
+        }
+        self.calm_in(world, back + 500, back + 3_000);
+        Ok(())
+    }
+
+    /// What the leader writes reaches the third copy and not the second; the second becomes the leader, of which the third
+    /// hears nothing, and the first leads again.
+    pub(crate) fn swap(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            key,
+            leader,
+            second,
+            third: Some(third),
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        world.tell(&format!(
+            "{key:?} changes from node {leader} to {second} and back"
+        ));
+        world.net.change(leader, second, |path| path.cut = true);
+        let changes = self.dice.range(20, 300);
+        let heals = changes + self.dice.range(5, 150);
+        let back = heals + self.dice.range(5, 300);
+        let slow = Deed::Slow(second, third, self.dice.range(100, 500), 20);
+        let deaf = if self.dice.chance(500_000) {
+            Deed::Cut(second, third)
+        } else {
+            slow
+        };
+        self.later(world, changes.saturating_sub(10), deaf);
+        self.later(world, changes, Deed::Lead(key, second));
+        self.later(world, heals, Deed::Mend(leader, second));
+        self.later(world, back, Deed::Lead(key, leader));
+        self.calm_in(world, back + 50, back + 900);
+        Ok(())
+    }
+
+    /// The leader flushes later than its followers, loses power, and is back before anybody else is elected.
+    pub(crate) fn let_leader_forget(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast { leader, .. }) = self.cast(world) else {
+            return Ok(());
+        };
+        world.set_flush(leader, self.dice.range(100, 2_000));
+        let dies = self.dice.range(50, 1_000);
+        let down = self.dice.range(1, 300);
+        self.later(world, dies, Deed::Crash(leader, self.power(), down));
+        self.later(world, dies, Deed::Flush(leader, self.weather.flush_ms));
+        world.tell(&format!("node {leader} flushes late, and will go down"));
+        Ok(())
+    }
+
+    /// The leader hears nothing of the controller or of all but one, for long enough to be replaced; those who reach it
+    /// write to it meanwhile. Then it goes down, or is heard again.
+    pub(crate) fn depose(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            leader,
+            second: friend,
+            ..
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        let ms = self.dice.range(1_000, 3_500);
+        let deaf_only = self.dice.chance(300_000);
+        for other in nodes(world) {
+            if other == leader || other == friend {
+                continue;
+            }
+            world.net.change(other, leader, |path| path.cut = true);
+            self.later(world, ms, Deed::Mend(other, leader));
+            if !deaf_only {
+                world.net.change(leader, other, |path| path.cut = true);
+                self.later(world, ms, Deed::Mend(leader, other));
+            }
+        }
+        if self.dice.chance(300_000) {
+            let (power, down) = (self.power(), self.down());
+            let after = self.dice.range(ms.saturating_sub(500), ms + 500);
+            self.later(world, after, Deed::Crash(leader, power, down));
+        }
+        world.tell(&format!("node {leader} reaches only node {friend} for {ms} ms"));
+        Ok(())
+    }
+}
