@@ -26,6 +26,8 @@ use crate::replica::{Replica, ReplicaError};
 
 /// How long a lane waits after a failed connection, and a session after a refusal.
 const RETRY: Duration = Duration::from_millis(100);
+/// After how many of these every session is looked at, and not only whether some wait: there may be thousands.
+const LOOK_EVERY: u32 = 10;
 
 /// What the reading side needs of its daemon.
 #[async_trait]
@@ -135,6 +137,7 @@ impl Stream {
         };
         let sending = async {
             self.resync();
+            let mut waited = 0;
             loop {
                 let frames = self.frames();
                 for frame in frames {
@@ -145,7 +148,12 @@ impl Stream {
                 tokio::select! {
                     () = self.signal.woken() => {}
                     () = self.lane.changed.notified() => self.resync(),
-                    () = tokio::time::sleep(RETRY) => self.resync(),
+                    () = tokio::time::sleep(RETRY) => {
+                        waited += 1;
+                        if waited % LOOK_EVERY == 0 || self.has_waiting() {
+                            self.resync();
+                        }
+                    }
                 }
             }
         };
@@ -175,6 +183,13 @@ impl Stream {
             }
         }
         frames
+    }
+
+    /// Whether some partition has no session, or one that was refused.
+    fn has_waiting(&self) -> bool {
+        let wanted = self.lane.wanted.lock().len();
+        let sessions = self.sessions.lock();
+        sessions.by_partition.len() != wanted || sessions.by_handle.values().any(|session| session.over)
     }
 
     /// Makes the sessions agree with what the lane wants.

@@ -4,10 +4,11 @@
 //! cargo run --release -p tradewind-tests --bin bench -- kill [--kills N] [--rounds N] [--json FILE]
 //! ```
 //!
-//! Three daemons of ours and three brokers of Apache Kafka take turns, each with its defaults but for a topic of 6 partitions and
-//! 3 replicas, `min.insync.replicas=2` and `flush.messages=1`, and one idempotent writer per partition that rests 2 ms after each batch. Each time all
-//! copies are in sync, a daemon is killed that leads some partition, every second time the controller; writes go on
-//! without it, then it is started again. What counts is the longest time without an acknowledgement over all partitions.
+//! Three daemons of ours and three brokers of Apache Kafka take turns, each with its defaults but for a topic of 6
+//! partitions and 3 replicas, `min.insync.replicas=2` and `flush.messages=1`. One idempotent writer per partition rests 2 ms
+//! after each batch. Each time all copies are in sync, a daemon is killed that leads some partition, every second time the
+//! controller; writes go on without it, then it is started again. What counts is the longest time without an
+//! acknowledgement over all partitions.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
