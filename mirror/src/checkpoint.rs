@@ -4,7 +4,7 @@
 //! the high watermark here and moves on as data arrive. Whether a position may be written is decided twice: here from the
 //! stored mark, and again by the coordinator in the same step as the write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::board::{PositionFacts, PositionStatus};
 use crate::formats::Checkpoint;
@@ -18,6 +18,9 @@ pub struct Here {
     pub topics: BTreeMap<String, (String, i32)>,
     /// High watermarks here, where known.
     pub high_watermarks: BTreeMap<(String, i32), i64>,
+    /// Topics here that were moved away and on which only the flow may commit: what groups once committed here by
+    /// themselves is written over.
+    pub moved: BTreeSet<String>,
 }
 
 /// What to do about one position of a group.
@@ -61,13 +64,14 @@ pub fn decide(
                 committed,
                 topic,
                 exists.then_some(mark),
-                stored,
+                (stored, here.moved.contains(topic)),
                 now_ms,
             ))
         })
         .collect()
 }
 
+/// `stored`: what is stored here, and whether only the flow may commit on the topic.
 /// `high_watermark`: `None` if the partition does not exist here, `Some(None)` if its watermark is not known now.
 fn decide_one(
     flow: &str,
@@ -75,7 +79,7 @@ fn decide_one(
     committed: &Committed,
     topic: &str,
     high_watermark: Option<Option<i64>>,
-    stored: Option<&StoredPosition>,
+    (stored, moved): (Option<&StoredPosition>, bool),
     now_ms: i64,
 ) -> Decision {
     let mut decision = Decision {
@@ -93,7 +97,7 @@ fn decide_one(
     let ours = stored
         .and_then(|stored| stored.mark.as_ref())
         .filter(|mark| mark.flow == flow);
-    if stored.is_some() && ours.is_none() {
+    if stored.is_some() && ours.is_none() && !moved {
         decision.facts.status = PositionStatus::OwnedHere;
         return decision;
     }
@@ -192,6 +196,7 @@ mod tests {
         Here {
             topics: [("orders".to_owned(), ("east.orders".to_owned(), 2))].into(),
             high_watermarks: [(("east.orders".to_owned(), 0), high_watermark)].into(),
+            moved: BTreeSet::new(),
         }
     }
 

@@ -55,6 +55,7 @@ fn here(name: &str, partitions: usize, configs: &[(&str, &str)], mirror: Option<
         leader_epoch: 0,
         lineage: vec![],
         cut: None,
+        fenced_end: None,
     };
     let topic = TopicView {
         name: name.into(),
@@ -71,6 +72,7 @@ fn here(name: &str, partitions: usize, configs: &[(&str, &str)], mirror: Option<
             promoted: false,
         }),
         paused: None,
+        fence: None,
     };
     View {
         topics: [(name.to_owned(), Arc::new(topic))].into(),

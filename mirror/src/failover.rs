@@ -138,7 +138,7 @@ fn not_finished(view: &View, flow: &str) -> FailoverError {
 
 /// Every daemon that may coordinate a group finishes its own; one that does not answer is asked again until it does or is
 /// no longer active.
-async fn finish_everywhere(
+pub(crate) async fn finish_everywhere(
     target: &Arc<dyn Target>,
     flow: &str,
     deadline: Duration,

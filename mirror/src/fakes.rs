@@ -98,6 +98,7 @@ impl FakeTarget {
                 spec,
                 state: FlowState::Active,
                 paused: None,
+                switchover: None,
             };
             view.flows.insert(flow.spec.name(), flow);
         });
@@ -158,6 +159,7 @@ impl FakeTarget {
             leader_epoch: 0,
             lineage: vec![],
             cut: None,
+            fenced_end: None,
         };
         Arc::new(TopicView {
             name: name.into(),
@@ -166,6 +168,7 @@ impl FakeTarget {
             configs: BTreeMap::new(),
             mirror,
             paused: None,
+            fence: None,
         })
     }
 

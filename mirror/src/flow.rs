@@ -17,7 +17,7 @@ use crate::naming::Names;
 use crate::passes::{self, Pass};
 use crate::source::{PartitionOf, Source, SourceError, SourceTopics};
 use crate::target::{FlowState, Target};
-use crate::{failover, metrics, supervisor};
+use crate::{failover, metrics, supervisor, switchover};
 
 /// How long one look at a source may take.
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -116,10 +116,13 @@ impl Flow {
 
 /// Runs a flow until cancelled: whatever its state asks for, one thing at a time.
 pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
+    let beside = TaskTracker::new();
+    beside.spawn(switchover::run(flow.clone(), cancel.clone()));
+    beside.close();
     while !cancel.is_cancelled() {
         let seen = flow.target.view().index;
         match flow.state() {
-            Some(FlowState::Active) => while_active(&flow, &cancel).await,
+            Some(FlowState::Active | FlowState::SwitchingOver) => while_copying(&flow, &cancel).await,
             Some(FlowState::FailingOver) => {
                 failover::cut_partitions(&flow.target, &flow.board, &flow.name).await;
                 wait_for_change(&flow, &cancel, seen, Duration::from_millis(200)).await;
@@ -129,10 +132,11 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
             }
         }
     }
+    beside.wait().await;
 }
 
 /// Waits until the view is newer than `seen`, which the caller read before the state that it acted on.
-async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, seen: u64, at_most: Duration) {
+pub(crate) async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, seen: u64, at_most: Duration) {
     tokio::select! {
         () = cancel.cancelled() => {}
         () = flow.target.changed(seen) => {}
@@ -140,8 +144,8 @@ async fn wait_for_change(flow: &Flow, cancel: &CancellationToken, seen: u64, at_
     }
 }
 
-/// Runs the tasks of an active flow; returns when it is active no more and all of them have ended.
-async fn while_active(flow: &Arc<Flow>, cancel: &CancellationToken) {
+/// Runs the tasks of a flow that copies; returns when it copies no more and all of them have ended.
+async fn while_copying(flow: &Arc<Flow>, cancel: &CancellationToken) {
     let tasks = TaskTracker::new();
     let stop = cancel.child_token();
     tasks.spawn(supervisor::run(flow.clone(), stop.clone()));
@@ -149,7 +153,8 @@ async fn while_active(flow: &Arc<Flow>, cancel: &CancellationToken) {
     tasks.close();
     loop {
         let seen = flow.target.view().index;
-        if flow.state() != Some(FlowState::Active) || cancel.is_cancelled() {
+        let copies = matches!(flow.state(), Some(FlowState::Active | FlowState::SwitchingOver));
+        if !copies || cancel.is_cancelled() {
             break;
         }
         wait_for_change(flow, cancel, seen, Duration::from_secs(60)).await;

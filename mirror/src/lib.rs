@@ -1,4 +1,4 @@
-//! Flows between clusters: source, checkpoint, heartbeat and failover.
+//! Flows between clusters: source, checkpoint, heartbeat, failover and switchover.
 //!
 //! The mirror runs inside each daemon of the *target* cluster. It reaches that cluster only through [`target::Target`] and
 //! a source only through [`source::Source`]; it opens no socket and no file. A partition's source task runs on the daemon
@@ -9,6 +9,8 @@
 //! Mirror ── runner: one Flow per declared flow, heartbeats
 //!            └ Flow (active): supervisor ─ links ─ tracks      passes (groups)
 //!                   (failing over): cuts -> promoted -> final group positions
+//!                   (switching over): as active, and the steward drives the steps at both sides
+//!          fence: at a source, where the logs of fenced topics end
 //! ```
 //!
 //! Deciding code (`naming`, `discovery`, `source::track`, `source::batches`, `checkpoint`, `status`) is pure; read it first.
@@ -20,6 +22,7 @@ pub mod discovery;
 mod failover;
 #[cfg(test)]
 mod fakes;
+mod fence;
 mod flow;
 pub mod formats;
 mod heartbeat;
@@ -31,6 +34,8 @@ mod runner;
 pub mod source;
 pub mod status;
 mod supervisor;
+mod switchover;
+pub mod switchover_report;
 pub mod target;
 pub mod verify;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tradewind_wire::region::SwitchStep;
 
 use crate::board::GroupsFacts;
 use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
@@ -80,10 +81,7 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
     for (group, committed) in committed {
         // A failover or a pause that began meanwhile has the last word.
         let view = flow.target.view();
-        let declared = view.flows.get(&flow.name);
-        if declared.is_none_or(|flow| flow.state != FlowState::Active)
-            || paused_topics(&view, &flow.name) != paused
-        {
+        if !may_write(&view, &flow.name) || paused_topics(&view, &flow.name) != paused {
             pass.emitted.clear();
             return Ok(());
         }
@@ -144,6 +142,18 @@ async fn read_groups(
     flow.source.committed(&mine).await
 }
 
+/// Whether a pass may write positions of this flow: once a switchover settles them, the last word is its own.
+fn may_write(view: &View, flow: &str) -> bool {
+    view.flows.get(flow).is_some_and(|flow| match flow.state {
+        FlowState::Active => true,
+        FlowState::SwitchingOver => {
+            let step = flow.switchover.as_ref().map(|switchover| switchover.step);
+            matches!(step, Some(SwitchStep::Fencing | SwitchStep::Draining))
+        }
+        _ => false,
+    })
+}
+
 /// What this cluster has of the topics that the groups have committed on.
 async fn picture(
     flow: &Flow,
@@ -173,6 +183,9 @@ async fn picture(
         let partitions = ours.map_or(0, |topic| {
             i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)
         });
+        if ours.is_some_and(|topic| topic.has_moved()) {
+            here.moved.insert(name.clone());
+        }
         here.topics.insert(topic.to_owned(), (name, partitions));
     }
     for committed in committed.values().flatten() {

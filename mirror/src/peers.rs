@@ -11,6 +11,7 @@ use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tradewind_wire::ids::NodeId;
+use tradewind_wire::region::GroupPosition;
 
 use crate::board::PositionFacts;
 use crate::status::{DaemonReport, PromotedPosition};
@@ -39,6 +40,15 @@ pub(crate) enum Ask {
     },
     /// Compare a piece of a partition led there with its source.
     Compare(Piece),
+    /// A switchover settles groups: write the final positions of those coordinated there.
+    Settle {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// The positions of all groups.
+        positions: Vec<GroupPosition>,
+    },
     /// The clusters that mirror from that daemon.
     Downstream,
     /// Append a finished batch of the mirror's own to a partition led there.
@@ -60,6 +70,8 @@ pub(crate) enum Answer {
     Report(DaemonReport),
     Finished(Vec<PromotedPosition>),
     Compared(Compared),
+    /// The groups whose final positions are written, or are their own.
+    Settled(Vec<String>),
     Downstream(Vec<String>),
     Appended,
     /// It could not; for a person to read.

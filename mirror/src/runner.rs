@@ -28,9 +28,10 @@ use crate::status::{
     DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, PauseError, flow_status,
     paused,
 };
+use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
 use crate::target::{CommandError, FlowState, Target, View};
 use crate::verify::{Compared, Piece, Plan, VerifyError};
-use crate::{failover, heartbeat, verify};
+use crate::{failover, fence, heartbeat, switchover, verify};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -128,7 +129,9 @@ impl Mirror {
             }),
         };
         let cancel = mirror.inner.cancel.clone();
-        mirror.inner.tasks.spawn(heartbeat::run(target, cancel.clone()));
+        let tasks = &mirror.inner.tasks;
+        tasks.spawn(heartbeat::run(target.clone(), cancel.clone()));
+        tasks.spawn(fence::run(target, cancel.clone()));
         mirror
             .inner
             .tasks
@@ -192,6 +195,50 @@ impl Mirror {
     /// May be repeated at any time, on any daemon; continues where it stood and answers the same again.
     pub async fn failover(&self, flow: &str) -> Result<FailoverReport, FailoverError> {
         failover::run(&self.inner.target, flow).await
+    }
+}
+
+impl Mirror {
+    /// Begins to move a region without loss: see [`crate::switchover_report`]. Daemons carry it out by themselves;
+    /// [`Mirror::switchover_report`] tells how far it is. One that is under way, or done, stays as it is.
+    pub async fn switchover(
+        &self,
+        flow: &str,
+        wish: SwitchoverWish,
+    ) -> Result<SwitchoverReport, SwitchoverError> {
+        let inner = &self.inner;
+        let unknown = || SwitchoverError::UnknownFlow(flow.to_owned());
+        let state = inner.target.view().flows.get(flow).ok_or_else(unknown)?.state;
+        let running = inner.flow(flow).ok_or_else(|| SwitchoverError::Refused {
+            flow: flow.to_owned(),
+            reason: "it does not run on this daemon".into(),
+        })?;
+        let status = inner.status(flow.to_owned(), state).await;
+        let healthy = match status.state.as_str() {
+            "active" => Ok(()),
+            "degraded" => Err(format!(
+                "it needs attention first: {}",
+                status.problems.join("; ")
+            )),
+            other => Err(format!("it is {other}; only an active flow can be switched over")),
+        };
+        switchover::begin(&running, healthy, wish).await?;
+        self.switchover_report(flow).await
+    }
+
+    /// Gives the switchover of a flow up. The source lets its clients write again once it has heard of that.
+    pub async fn abort_switchover(&self, flow: &str) -> Result<SwitchoverReport, SwitchoverError> {
+        switchover::abort(&self.inner.target, flow).await?;
+        self.switchover_report(flow).await
+    }
+
+    /// How the last switchover of a flow stands.
+    pub async fn switchover_report(&self, flow: &str) -> Result<SwitchoverReport, SwitchoverError> {
+        let mut reasons = Vec::new();
+        if let Some(running) = self.inner.flow(flow) {
+            reasons = running.board.problems();
+        }
+        switchover::report(&self.inner.target, flow, reasons).await
     }
 }
 
@@ -269,6 +316,12 @@ impl Inner {
         let Some(declared) = view.flows.get(flow) else {
             return Err(PauseError::UnknownFlow(flow.to_owned()));
         };
+        if declared.state == FlowState::SwitchingOver {
+            return Err(PauseError::Refused {
+                flow: flow.to_owned(),
+                reason: "it is being switched over".into(),
+            });
+        }
         if matches!(declared.state, FlowState::FailingOver | FlowState::Promoted) {
             return Err(PauseError::FailedOver(flow.to_owned()));
         }
@@ -380,6 +433,14 @@ impl Inner {
                 Ok(compared) => Answer::Compared(compared),
                 Err(reason) => Answer::Refused(reason),
             },
+            Ask::Settle {
+                flow,
+                attempt,
+                positions,
+            } => match self.flow(&flow) {
+                Some(flow) => switchover::settled(switchover::settle(&flow, attempt, &positions).await),
+                None => Answer::Refused("the flow does not run on this daemon".into()),
+            },
             Ask::Downstream => Answer::Downstream(self.target.downstream_clusters()),
             Ask::Append { topic, partition } => {
                 match self.target.append_own(&topic, partition, batch).await {
@@ -393,9 +454,15 @@ impl Inner {
     async fn status(&self, name: String, state: FlowState) -> FlowStatus {
         let flow = self.flow(&name);
         let view = self.target.view();
-        let mut known = Known::default();
+        let mut known = Known {
+            switchover: view.flows.get(&name).and_then(|flow| flow.switchover.clone()),
+            ..Known::default()
+        };
         // The source is looked at before the logs here: what is zero was zero after the question came.
-        if matches!(state, FlowState::Active | FlowState::Paused) {
+        if matches!(
+            state,
+            FlowState::Active | FlowState::Paused | FlowState::SwitchingOver
+        ) {
             known.paused = paused(&view, &name);
             match &flow {
                 Some(flow) => match flow.observe().await {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tradewind_wire::flow::Pause;
+use tradewind_wire::region::Switchover;
 
 use crate::board::{GroupsFacts, Observation, PositionStatus};
+use crate::switchover_report::SwitchoverLine;
 use crate::target::{FlowState, View};
 
 /// One line of `mirror status`.
@@ -13,7 +15,8 @@ use crate::target::{FlowState, View};
 pub struct FlowStatus {
     /// `source->target`.
     pub flow: String,
-    /// `starting`, `active`, `degraded` (see `problems`), `source-unreachable`, `paused`, `failing-over`, `promoted`.
+    /// `starting`, `active`, `degraded` (see `problems`), `source-unreachable`, `paused`, `switching-over`, `failing-over`,
+    /// `promoted`.
     pub state: String,
     /// Records that the source has and this cluster has not, over all matching partitions; null until the source's
     /// current metadata are known.
@@ -31,6 +34,9 @@ pub struct FlowStatus {
     /// What an operator has stand still.
     #[serde(default)]
     pub paused: Vec<Paused>,
+    /// The last switchover, unless it is long done: while something of it is open, or it was given up.
+    #[serde(default)]
+    pub switchover: Option<SwitchoverLine>,
 }
 
 /// A flow, or a topic of one, that an operator has stand still.
@@ -188,6 +194,8 @@ pub struct Known {
     pub problems: Vec<String>,
     /// What stands still.
     pub paused: Vec<Paused>,
+    /// Its last switchover.
+    pub switchover: Option<Switchover>,
 }
 
 /// Why a flow was not paused or resumed.
@@ -239,6 +247,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
     problems.dedup();
     let state = match state {
         FlowState::Paused => "paused",
+        FlowState::SwitchingOver => "switching-over",
         FlowState::FailingOver => "failing-over",
         FlowState::Promoted => "promoted",
         FlowState::Active if known.unreachable => "source-unreachable",
@@ -258,6 +267,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         groups: group_counts(&known.reports),
         problems,
         paused: known.paused.clone(),
+        switchover: known.switchover.as_ref().and_then(SwitchoverLine::of),
     }
 }
 

@@ -15,6 +15,7 @@ use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::region::{RegionCommand, Switchover, TopicFence};
 
 /// The cluster that flows write into, as seen from one of its daemons.
 ///
@@ -79,6 +80,13 @@ pub trait Target: Send + Sync + 'static {
     /// (clients may write, under a new leader epoch) and the flow. A partition that already has its cut keeps it.
     /// For a flow without any partition to cut, an empty list promotes the flow.
     async fn record_cuts(&self, flow: &str, cuts: Vec<CutEntry>) -> Result<(), CommandError>;
+
+    /// A step of moving a region. What holds already is success; `Refused` says why it cannot be.
+    async fn region(&self, command: RegionCommand) -> Result<(), CommandError> {
+        Err(CommandError::Refused(format!(
+            "this cluster does not know {command:?}"
+        )))
+    }
 
     /// The log of a partition that this daemon leads.
     fn log(&self, topic: TopicId, partition: i32) -> Result<LogState, LogError>;
@@ -165,6 +173,8 @@ pub trait Target: Send + Sync + 'static {
 pub struct View {
     /// The index of the metadata log that this picture shows.
     pub index: u64,
+    /// The cluster's id, as its Metadata answers give it; empty until it has one.
+    pub cluster_id: String,
     /// Daemons that are registered and neither fenced nor stopping.
     pub active_nodes: Vec<NodeId>,
     /// Flows into this cluster, by name (`east->west`).
@@ -204,6 +214,20 @@ pub struct FlowView {
     pub state: FlowState,
     /// Since when and why it is paused, or was when it was failed over.
     pub paused: Option<Pause>,
+    /// Its last switchover and how far that came.
+    pub switchover: Option<Switchover>,
+}
+
+impl TopicView {
+    /// Whether its flow, and nobody else, writes it.
+    pub fn is_mirroring(&self) -> bool {
+        self.mirror.as_ref().is_some_and(|bound| !bound.promoted)
+    }
+
+    /// Whether it was moved to another cluster and is its mirror here: then nobody but its flow commits on it either.
+    pub fn has_moved(&self) -> bool {
+        self.fence.is_some() && self.is_mirroring()
+    }
 }
 
 /// Where a flow stands.
@@ -213,6 +237,8 @@ pub enum FlowState {
     Active,
     /// Nothing is copied until it is resumed.
     Paused,
+    /// Data and positions are copied until the source, which is being fenced, has no more.
+    SwitchingOver,
     /// Copying has stopped for good; leaders are recording their cuts.
     FailingOver,
     /// Its topics belong to this cluster now.
@@ -234,6 +260,8 @@ pub struct TopicView {
     pub mirror: Option<MirrorBinding>,
     /// Since when and why it is paused, whatever its flow does.
     pub paused: Option<Pause>,
+    /// That clients may not write it here, because it moves to another cluster or has moved.
+    pub fence: Option<TopicFence>,
 }
 
 /// What ties a topic here to one at a source.
@@ -260,6 +288,8 @@ pub struct PartitionView {
     pub lineage: Vec<Lineage>,
     /// Where a failover cut it.
     pub cut: Option<Cut>,
+    /// Where clients' writes ended when the topic was fenced.
+    pub fenced_end: Option<i64>,
 }
 
 /// Where a failover ended mirroring in a partition.

@@ -108,9 +108,9 @@ impl Mesh {
             let all: Vec<String> = east.daemons.iter().map(told).collect();
             format!("[clusters.east]\nkafka = [{}]\n", all.join(", "))
         } else {
-            remote(east)
+            remote(east, true)
         };
-        east.configure(&(remote(west) + config))?;
+        east.configure(&(remote(west, true) + config))?;
         west.configure(&(source + &flow + config))
     }
 
@@ -128,7 +128,12 @@ impl Mesh {
 
     /// Writes the east's configuration anew, for its next start, with these further lines.
     pub fn configure_east(&self, config: &str) -> Result<()> {
-        self.east.configure(&(remote(&self.west) + config))
+        self.east.configure(&(remote(&self.west, true) + config))
+    }
+
+    /// Writes the east's configuration anew, for its next start: the west may not fence its topics.
+    pub fn forbid_fences(&self) -> Result<()> {
+        self.east.configure(&remote(&self.west, false))
     }
 
     /// The flow's line of `mirror status`, as any daemon of the west tells it.
@@ -169,15 +174,15 @@ impl Mesh {
     }
 }
 
-/// How a cluster is named in the other's configuration.
-fn remote(other: &Cluster) -> String {
+/// How a cluster is named in the other's configuration, and whether a switchover there may take topics away.
+fn remote(other: &Cluster, may_fence: bool) -> String {
     let addresses: Vec<String> = other
         .daemons
         .iter()
         .map(|d| format!("\"{}\"", d.advertised.unwrap_or(d.mesh)))
         .collect();
     format!(
-        "[clusters.{}]\nmesh = [{}]\ntls = {{ ca = \"{}\" }}\n",
+        "[clusters.{}]\nmesh = [{}]\ntls = {{ ca = \"{}\" }}\nmay_fence = {may_fence}\n",
         other.name,
         addresses.join(", "),
         other.authority().display()

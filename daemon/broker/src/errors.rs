@@ -52,7 +52,8 @@ pub(crate) fn of_group_result<T>(result: &Result<T, GroupError>) -> ErrorCode {
 /// For a replica that does not append or read.
 pub(crate) fn of_replica(error: &ReplicaError) -> ErrorCode {
     match error {
-        ReplicaError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
+        // Who leads is another cluster's daemon: clients look for it, and keep what they could not send.
+        ReplicaError::NotLeader { .. } | ReplicaError::WritesFenced => ErrorCode::NotLeaderOrFollower,
         ReplicaError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         ReplicaError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         ReplicaError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
@@ -128,7 +129,7 @@ pub(crate) fn of_meta(error: &MetaError) -> ErrorCode {
         MetaError::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
         MetaError::NoEligibleLeader => ErrorCode::EligibleLeadersNotAvailable,
         MetaError::UnknownNode(_) => ErrorCode::BrokerNotAvailable,
-        MetaError::MirrorTopic { .. } => ErrorCode::PolicyViolation,
+        MetaError::MirrorTopic { .. } | MetaError::FencedTopic { .. } => ErrorCode::PolicyViolation,
         MetaError::TooMany { .. } => ErrorCode::PolicyViolation,
         MetaError::ProducerIdsExhausted => ErrorCode::CoordinatorNotAvailable,
         _ => ErrorCode::UnknownServerError,

@@ -19,3 +19,4 @@ mod topics;
 mod validation;
 
 pub use broker::{Broker, BrokerConfig, Connection, MESH_LISTENER, Reply};
+pub use offsets_topic::NAME as OFFSETS_TOPIC;

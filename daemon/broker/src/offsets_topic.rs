@@ -21,7 +21,7 @@ use crate::broker::{BrokerConfig, METADATA_TIMEOUT};
 use crate::groups::{Coordinator, EachRecord, Entry, GroupError, Journal, Topics};
 
 /// The topic's name, as Kafka has it.
-pub(crate) const NAME: &str = "__consumer_offsets";
+pub const NAME: &str = "__consumer_offsets";
 
 /// What one read of a replay takes from the log.
 const REPLAY_BYTES: usize = 1 << 20;
@@ -99,8 +99,10 @@ struct ImageTopics {
     image: Arc<Image>,
     /// A fingerprint of names, ids and partition counts.
     version: u64,
-    /// A fingerprint of the settings of groups.
+    /// A fingerprint of the settings of groups and of what they may not commit on.
     settings: u64,
+    /// Whether groups may not commit on some topic.
+    any_moves: bool,
 }
 
 impl ImageTopics {
@@ -112,13 +114,27 @@ impl ImageTopics {
         let version = hasher.finish();
         let mut hasher = DefaultHasher::new();
         image.group_configs.hash(&mut hasher);
+        let fenced = |topic: &&Arc<Topic>| has_left(topic) || image.is_arriving(topic);
+        let moving: Vec<_> = image
+            .topics
+            .values()
+            .filter(fenced)
+            .map(|topic| topic.id.0)
+            .collect();
+        moving.hash(&mut hasher);
         let settings = hasher.finish();
         Self {
+            any_moves: !moving.is_empty(),
             image,
             version,
             settings,
         }
     }
+}
+
+/// Whether the groups of a topic belong to another cluster.
+fn has_left(topic: &Topic) -> bool {
+    topic.fence.as_ref().is_some_and(|fence| fence.groups)
 }
 
 impl Topics for ImageTopics {
@@ -137,6 +153,19 @@ impl Topics for ImageTopics {
 
     fn names(&self) -> Vec<String> {
         self.image.names.keys().cloned().collect()
+    }
+
+    fn moves(&self, name: &str) -> bool {
+        let topic = self.image.topic(name);
+        topic.is_some_and(|topic| has_left(topic) || self.image.is_arriving(topic))
+    }
+
+    fn has_left(&self, name: &str) -> bool {
+        self.image.topic(name).is_some_and(|topic| has_left(topic))
+    }
+
+    fn any_moves(&self) -> bool {
+        self.any_moves
     }
 
     fn group_config(&self, group: &str, key: &str) -> Option<String> {

@@ -103,10 +103,11 @@ pub enum ClusterError {
     Threads(#[from] std::io::Error),
 }
 
-/// Serves Kafka requests that arrive as streams of the mesh.
+/// Serves Kafka requests, and those of other clusters about moving a region, that arrive as streams of the mesh.
 #[async_trait]
 pub trait KafkaStreams: Send + Sync {
-    /// Serves one stream, past hello and welcome, until it ends. `conversation` is `Kafka` or `Query`.
+    /// Serves one stream, past hello and welcome, until it ends. `conversation` is `Kafka`, `Query` or
+    /// `Region`.
     async fn serve(&self, conversation: Conversation, peer: Peer, tx: FrameTx, rx: FrameRx);
 }
 

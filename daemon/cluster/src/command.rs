@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
+use tradewind_wire::region::RegionCommand;
 
 use crate::image::{Cut, Endpoint, FlowState};
 
@@ -187,6 +188,8 @@ pub enum Command {
         /// The source's end as last known.
         source_end: Option<i64>,
     },
+    /// Moves a region, a step at a time.
+    Region(RegionCommand),
 }
 
 /// What a daemon says of itself after recovering its logs and before serving.
@@ -525,6 +528,17 @@ pub enum MetaError {
         /// Its state.
         state: FlowState,
     },
+    /// The topic is being moved to another cluster.
+    #[error("topic '{topic}' is fenced: flow {flow} moves it to another cluster")]
+    FencedTopic {
+        /// The topic.
+        topic: String,
+        /// The flow.
+        flow: String,
+    },
+    /// A step of moving a region that does not fit what the log has.
+    #[error("{0}")]
+    Region(String),
     /// The source epoch or offset goes backwards.
     #[error("lineage goes backwards: {0}")]
     LineageOrder(String),

@@ -1,8 +1,8 @@
 //! The mesh's front door: accepts connections and streams, checks who may open which conversation, hands them on.
 //!
 //! Identity is the certificate's (`tradewind://<cluster>/<node>`). Authority is decided on the first frame, before a
-//! second one is read: daemons of the own cluster may open everything, those of other clusters `mirror`, `query`
-//! and `audit`, clients `kafka`.
+//! second one is read: daemons of the own cluster may open everything, those of other clusters `mirror`, `query`,
+//! `audit` and `region`, clients `kafka`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ async fn converse(inner: Arc<Inner>, peer: Peer, hello: Hello, tx: FrameTx, rx: 
             let audits = inner.audits.clone();
             audit::serve(inner, audits, tx, rx).await;
         }
-        Conversation::Query | Conversation::Kafka => {
+        Conversation::Query | Conversation::Kafka | Conversation::Region => {
             if let Some(service) = inner.kafka_service() {
                 service.serve(hello.conversation, peer, tx, rx).await;
             }
@@ -159,7 +159,8 @@ fn own_daemon(inner: &Inner, hello: &Hello) -> Result<(), String> {
 
 fn foreign_daemon(inner: &Inner, hello: &Hello) -> Result<(), String> {
     match hello.conversation {
-        Conversation::Mirror | Conversation::Query | Conversation::Audit => {
+        // What a `region` stream may ask for, the program's grant decides.
+        Conversation::Mirror | Conversation::Query | Conversation::Audit | Conversation::Region => {
             if hello.cluster_id.is_some() && hello.cluster_id == inner.cluster_id() {
                 return Err("the other cluster has our own id".to_owned());
             }

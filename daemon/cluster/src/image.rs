@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
+use tradewind_wire::region::{RegionMove, Switchover, TopicFence};
 
 /// Everything that Raft agrees on, after one entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,12 @@ pub struct Image {
     pub next_producer_id: u64,
     /// Flows into this cluster, by name (`east->west`).
     pub flows: BTreeMap<String, Flow>,
+    /// Flows out of this cluster that move, or moved, topics away, by name.
+    #[serde(default)]
+    pub moves: BTreeMap<String, RegionMove>,
+    /// The region epoch of what is shared with another cluster, by its name.
+    #[serde(default)]
+    pub regions: BTreeMap<String, u64>,
     /// Cluster-wide dynamic configuration.
     pub cluster_configs: BTreeMap<String, String>,
     /// Per-daemon dynamic configuration.
@@ -116,6 +123,9 @@ pub struct Topic {
     pub mirror: Option<MirrorTopic>,
     /// Whether it belongs to the system (`__consumer_offsets`).
     pub internal: bool,
+    /// That clients may not write it here, because it is being moved to another cluster or has been.
+    #[serde(default)]
+    pub fence: Option<TopicFence>,
 }
 
 /// What a mirror topic mirrors.
@@ -171,6 +181,9 @@ pub struct Partition {
     pub lineage: Vec<Lineage>,
     /// Where mirroring ended, once failed over.
     pub cut: Option<Cut>,
+    /// Where clients' writes ended when the topic was fenced.
+    #[serde(default)]
+    pub fenced_end: Option<i64>,
 }
 
 /// A move of a partition's replicas that is under way.
@@ -219,6 +232,9 @@ pub struct Flow {
     /// Since when and why it is paused; kept through a failover, whose report tells it.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// The last switchover and how far it came.
+    #[serde(default)]
+    pub switchover: Option<Switchover>,
 }
 
 /// How far a flow is in its life.
@@ -229,6 +245,8 @@ pub enum FlowState {
     Active,
     /// It is held by the operator.
     Paused,
+    /// It copies until the source, which is being fenced, has no more: see its switchover.
+    SwitchingOver,
     /// Failover has begun: nothing mirrored is appended any more, cuts are being recorded.
     FailingOver,
     /// Every partition's cut is recorded; clients write its topics.
@@ -244,6 +262,13 @@ impl Image {
     /// The topic with this id.
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics.get(&id)
+    }
+
+    /// Whether a switchover is bringing this topic here: its groups' last positions at the source are still to come.
+    pub fn is_arriving(&self, topic: &Topic) -> bool {
+        let flow = topic.mirror.as_ref().filter(|_| topic.is_mirroring());
+        let flow = flow.and_then(|mirror| self.flows.get(&mirror.flow));
+        flow.is_some_and(|flow| flow.state == FlowState::SwitchingOver)
     }
 
     /// One partition of the topic with this id.
@@ -390,6 +415,11 @@ impl Topic {
     /// One of its partitions.
     pub fn partition(&self, partition: i32) -> Option<&Partition> {
         self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    /// Whether it was moved to another cluster and is its mirror here.
+    pub fn has_moved(&self) -> bool {
+        self.fence.is_some() && self.is_mirroring()
     }
 
     /// Whether only its flow may write it.

@@ -411,6 +411,7 @@ impl Replicas {
             flush_each: number("flush.messages") == Some(1),
             flush_messages: number("flush.messages").unwrap_or(i64::MAX),
             flush_ms: number("flush.ms").unwrap_or(i64::MAX),
+            fenced: topic.fence.is_some(),
         }
     }
 

@@ -33,6 +33,7 @@ use crate::http::{self, Facts};
 use crate::listener::{self, PerIp, Room};
 use crate::metrics;
 use crate::notify;
+use crate::regions::Regions;
 use crate::service::{MeshRequests, Requests};
 use crate::signals::{self, Stop};
 
@@ -331,6 +332,7 @@ impl Daemon {
         cluster.serve_kafka(Arc::new(MeshRequests {
             broker: broker.clone(),
             room: connections.clone(),
+            regions: Arc::new(Regions::new(broker.clone(), settings.clusters.clone())),
         }));
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
         let running = broker.clone();

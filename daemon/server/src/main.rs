@@ -16,6 +16,7 @@ mod listener;
 mod logging;
 mod metrics;
 mod notify;
+mod regions;
 mod service;
 mod signals;
 mod target;

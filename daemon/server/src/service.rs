@@ -1,9 +1,10 @@
 //! Kafka requests, wherever they come from: hands them to the broker with the name of the door they came in by.
 //!
 //! Over TCP from clients, and over streams of the mesh: `kafka` from clients, `query` from the daemons of other clusters,
-//! which may ask but change nothing.
+//! which may ask but change nothing; `region` is in `regions.rs`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tradewind_wire::mesh::Conversation;
 
 use crate::connection::{self, Handler};
 use crate::listener::Room;
+use crate::regions::Regions;
 
 /// The requests of one connection.
 pub(crate) struct Requests {
@@ -49,11 +51,16 @@ pub(crate) struct MeshRequests {
     pub(crate) broker: Broker,
     /// What bounds the streams, as it does connections.
     pub(crate) room: Room,
+    /// Answers other clusters about moving a region.
+    pub(crate) regions: Arc<Regions>,
 }
 
 #[async_trait]
 impl KafkaStreams for MeshRequests {
     async fn serve(&self, conversation: Conversation, peer: Peer, tx: FrameTx, rx: FrameRx) {
+        if conversation == Conversation::Region {
+            return self.regions.serve(peer, tx, rx).await;
+        }
         let host = match peer {
             Peer::Daemon { cluster, node } => format!("{cluster}-{node}"),
             _ => "mesh".to_owned(),

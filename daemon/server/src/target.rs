@@ -31,6 +31,7 @@ use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::region::RegionCommand;
 
 /// The name under which the daemons' mirrors call each other.
 pub(crate) const MIRROR_CALL: &str = "mirror";
@@ -256,6 +257,10 @@ impl Target for OwnCluster {
         Ok(())
     }
 
+    async fn region(&self, command: RegionCommand) -> Result<(), CommandError> {
+        self.propose(Command::Region(command)).await.map(drop)
+    }
+
     fn log(&self, topic: TopicId, partition: i32) -> Result<LogState, LogError> {
         let replica = self.replica(topic, partition)?;
         let view = replica.leader(None).map_err(log_error)?;
@@ -423,6 +428,7 @@ fn picture(image: &Image, before: Option<(&Image, &View)>) -> View {
     });
     View {
         index: image.index,
+        cluster_id: image.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
         active_nodes: image.active().map(|daemon| daemon.id).collect(),
         flows: image
             .flows
@@ -442,6 +448,7 @@ fn topic_view(topic: &image::Topic) -> TopicView {
             offset: cut.target_end,
             source_end: cut.source_end,
         }),
+        fenced_end: partition.fenced_end,
     };
     TopicView {
         name: topic.name.clone(),
@@ -455,6 +462,7 @@ fn topic_view(topic: &image::Topic) -> TopicView {
             promoted: mirror.state == MirrorState::Promoted,
         }),
         paused: topic.mirror.as_ref().and_then(|mirror| mirror.paused.clone()),
+        fence: topic.fence.clone(),
     }
 }
 
@@ -464,10 +472,12 @@ fn flow_view(flow: &image::Flow) -> FlowView {
         state: match flow.state {
             image::FlowState::Active => FlowState::Active,
             image::FlowState::Paused => FlowState::Paused,
+            image::FlowState::SwitchingOver => FlowState::SwitchingOver,
             image::FlowState::FailingOver => FlowState::FailingOver,
             image::FlowState::Promoted => FlowState::Promoted,
         },
         paused: flow.paused.clone(),
+        switchover: flow.switchover.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use tradewind_transport::{Expect, FrameRx, FrameTx, Mesh, MeshConn, TransportOpt
 use tradewind_wire::audit::{Audit, AuditAnswer, AuditAsk};
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::mesh::{Conversation, Follow, Hello, Push, Welcome};
+use tradewind_wire::region::{RegionAnswer, RegionAsk};
 
 use super::kafka::KafkaSource;
 use super::{
@@ -25,6 +26,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long a source daemon may take for one question of an audit: others may be before it.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a question about moving a region may take: its answer waits for the source's metadata log.
+const REGION_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A source cluster on the mesh.
 pub struct MeshSource {
@@ -100,6 +104,18 @@ impl MeshSource {
             }),
             Welcome::Refused { reason } => Err(format!("refused: {reason}")),
         }
+    }
+}
+
+impl MeshSource {
+    async fn ask_region(&self, node: NodeId, ask: &RegionAsk) -> Result<RegionAnswer, String> {
+        let mut stream = self.open(node, Conversation::Region).await?;
+        let frame = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
+        let sent = stream.tx.send(&[frame.into()]).await;
+        sent.map_err(|error| error.to_string())?;
+        let answer = stream.rx.recv().await.map_err(|error| error.to_string())?;
+        let answer = answer.ok_or_else(|| "the stream ended without an answer".to_owned())?;
+        serde_json::from_slice(&answer).map_err(|error| error.to_string())
     }
 }
 
@@ -200,6 +216,23 @@ impl Source for MeshSource {
             }),
             Err(reason) => Err(lost(format!("daemon {node} of {}: {reason}", self.cluster))),
         }
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.client.cached().brokers.keys().copied().collect()
+    }
+
+    async fn region(&self, node: Option<NodeId>, ask: &RegionAsk) -> Result<RegionAnswer, SourceError> {
+        let nodes = node.map_or_else(|| self.nodes(), |node| vec![node]);
+        let mut failure = "no daemon is known".to_owned();
+        for node in nodes {
+            match tokio::time::timeout(REGION_TIMEOUT, self.ask_region(node, ask)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(reason)) => failure = format!("daemon {node} of {}: {reason}", self.cluster),
+                Err(_) => failure = format!("daemon {node} of {}: no answer in time", self.cluster),
+            }
+        }
+        Err(SourceError::Unreachable(failure))
     }
 
     async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use tradewind_wire::audit::{Audit, Auditor};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::{Follow, Push};
+use tradewind_wire::region::{RegionAnswer, RegionAsk};
 
 /// A cluster that records and positions are copied from.
 #[async_trait]
@@ -68,6 +69,22 @@ pub trait Source: Send + Sync + 'static {
         items: bool,
     ) -> Result<Audit, SourceError> {
         audit_by_fetch(self, node, partition, bounds, items).await
+    }
+
+    /// The daemons of the source, as far as they are known.
+    fn nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    /// Asks a daemon of the source, or any, about moving a region. Only a Tradewind source answers.
+    async fn region(&self, node: Option<NodeId>, ask: &RegionAsk) -> Result<RegionAnswer, SourceError> {
+        Err(SourceError::Refused {
+            what: "moving a region",
+            reason: format!(
+                "{node:?} is no Tradewind daemon that {} could fence",
+                ask.flow.name()
+            ),
+        })
     }
 
     /// Opens a stream on which `node` pushes what it leads. Only a Tradewind source does.

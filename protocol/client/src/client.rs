@@ -389,12 +389,10 @@ impl Client {
             ..Default::default()
         };
         let answer = self.any_built::<MetadataRequest, MetadataRequest>(build).await?;
-        if answer.error_code != 0 {
-            return Err(ClientError::broker(
-                "metadata",
-                ErrorCode::from_code(answer.error_code),
-                None,
-            ));
+        // Topics that have moved elsewhere are described nonetheless: this client stays with the cluster that it was given.
+        let error = ErrorCode::from_code(answer.error_code);
+        if !matches!(error, ErrorCode::None | ErrorCode::RebootstrapRequired) {
+            return Err(ClientError::broker("metadata", error, None));
         }
         let known = self.cached();
         let merged = known.merge(&answer, topics.is_none(), self.clock().monotonic());

@@ -19,3 +19,4 @@ pub mod messages;
 #[cfg(test)]
 #[allow(missing_docs)]
 pub mod random;
+pub mod region;

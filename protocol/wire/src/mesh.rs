@@ -42,6 +42,8 @@ pub enum Conversation {
     Call = 7,
     /// Digests of what a partition holds, for another cluster that compares it with its mirror ([`crate::audit`]).
     Audit = 8,
+    /// What the target of a flow asks of its source when it moves a region ([`crate::region`]).
+    Region = 9,
 }
 
 impl Conversation {
@@ -55,6 +57,7 @@ impl Conversation {
             6 => Self::Kafka,
             7 => Self::Call,
             8 => Self::Audit,
+            9 => Self::Region,
             _ => return None,
         })
     }

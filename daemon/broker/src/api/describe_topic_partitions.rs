@@ -157,6 +157,7 @@ mod tests {
                 configs: Default::default(),
                 mirror: None,
                 internal: false,
+                fence: None,
             };
             image.names.insert(name.to_owned(), id);
             image.topics.insert(id, Arc::new(topic));

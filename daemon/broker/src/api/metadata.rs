@@ -21,6 +21,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
         Some(wanted) if !(call.version == 0 && wanted.is_empty()) => Some(wanted),
         _ => None,
     };
+    let named = wanted.is_some();
     let mut topics: Vec<_> = match wanted {
         None => {
             let image = broker.cluster().image();
@@ -48,7 +49,13 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
         found.for_each(|topic| topic.topic_authorized_operations = topics::TOPIC_OPERATIONS);
     }
     let image = broker.cluster().image();
+    let moved = call.version >= 13 && !call.connection.read_only && named && all_moved(&image, &topics);
     let mut response = MetadataResponse {
+        error_code: if moved {
+            ErrorCode::RebootstrapRequired.code()
+        } else {
+            ErrorCode::None.code()
+        },
         brokers: brokers(&image, &call.connection.listener),
         cluster_id: image.cluster_id.map(|id| id.to_string().into()),
         controller_id: topics::admin_node(broker, &image),
@@ -59,6 +66,16 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
         response.cluster_authorized_operations = topics::CLUSTER_OPERATIONS;
     }
     response
+}
+
+/// Whether there are topics and all of them were moved to another cluster: whoever asks for them should look there
+/// (KIP-1102).
+fn all_moved(image: &Image, topics: &[MetadataResponseTopic]) -> bool {
+    let moved = |topic: &MetadataResponseTopic| {
+        let known = image.topic_by_id(topic.topic_id);
+        topic.error_code == ErrorCode::None.code() && known.is_some_and(|topic| topic.has_moved())
+    };
+    !topics.is_empty() && topics.iter().all(moved)
 }
 
 /// Whether a topic is asked for by its id: possible from version 12 on, though 10 and 11 have room for it.

@@ -1,5 +1,6 @@
 //! OffsetFetch: reads a group's positions. While the coordinator loads, the answer is an error, never "none".
 
+use tradewind_cluster::image::Image;
 use tradewind_wire::codec::Str;
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::offset_fetch::{
@@ -59,9 +60,12 @@ fn one_group(
     let checked = coordinator.consumer(&group_id, |group, _| group.check_fetch(member_id, epoch));
     let checked = checked.and_then(|checked| checked.unwrap_or(Ok(())));
     match checked.and_then(|()| coordinator.positions(&group_id, |offsets| read(offsets, &wanted))) {
-        Ok(topics) => OffsetFetchResponseGroup {
+        Ok(mut topics) => OffsetFetchResponseGroup {
+            topics: {
+                withhold(&broker.cluster().image(), &mut topics);
+                topics
+            },
             group_id,
-            topics,
             ..Default::default()
         },
         Err(error) => OffsetFetchResponseGroup {
@@ -69,6 +73,17 @@ fn one_group(
             error_code: errors::of_group(error).code(),
             ..Default::default()
         },
+    }
+}
+
+/// Positions on topics that a switchover is bringing here are not told before the last ones have come: who went on from
+/// an earlier one would read again what it has committed at the source.
+fn withhold(image: &Image, topics: &mut [OffsetFetchResponseTopics]) {
+    let arriving = |name: &str| image.topic(name).is_some_and(|topic| image.is_arriving(topic));
+    let withheld = topics.iter_mut().filter(|topic| arriving(&topic.name));
+    for partition in withheld.flat_map(|topic| &mut topic.partitions) {
+        partition.committed_offset = -1;
+        partition.error_code = ErrorCode::UnstableOffsetCommit.code();
     }
 }
 

@@ -227,6 +227,13 @@ impl Target<'_> {
                 "The topic belongs to the cluster.",
             ));
         }
+        if let Some(fence) = &self.topic.fence {
+            let message = format!(
+                "Topic '{}' is being moved to another cluster, or has been, by flow '{}'.",
+                self.topic.name, fence.flow
+            );
+            return Err(Failure::plain(ErrorCode::NotLeaderOrFollower, message));
+        }
         match &self.topic.mirror {
             Some(mirror) if self.topic.is_mirroring() => {
                 let message = format!(

@@ -47,8 +47,14 @@ impl Coordinator {
                 state.forget_if_blank(group);
                 return Err(error);
             }
+            let topics = self.inner.env.topics();
             let entry = state.entry(group, now.wall_ms);
             for position in positions {
+                // Asked under the shard's lock: a shard that was elected when the fence came knows of it.
+                if topics.moves(&position.topic) {
+                    outcomes.push(Err(GroupError::Unavailable));
+                    continue;
+                }
                 if position.metadata.len() > self.inner.env.config.max_metadata_bytes {
                     outcomes.push(Err(GroupError::MetadataTooLarge));
                     continue;
@@ -84,14 +90,19 @@ impl Coordinator {
         let base = {
             let mut state = shard.active()?;
             let now = (self.inner.env.now)();
+            let topics = self.inner.env.topics();
             let entry = state.entry(group, now.wall_ms);
             let subscribed = subscriptions(entry);
             for commit in commits {
-                if !subscribed.allows(&commit.topic) {
+                // Of a topic that has moved, only its flow writes positions here, whoever wrote them before.
+                let moved = topics.has_left(&commit.topic);
+                if !moved && !subscribed.allows(&commit.topic) {
                     statuses.push(MirroredStatus::OwnedHere);
                     continue;
                 }
-                if let Some(refusal) = entry.offsets.mirror_refusal(&commit) {
+                let refusal = entry.offsets.mirror_refusal(&commit);
+                let refusal = refusal.filter(|refusal| !moved || *refusal != MirroredStatus::OwnedHere);
+                if let Some(refusal) = refusal {
                     statuses.push(refusal);
                     continue;
                 }

@@ -15,6 +15,7 @@ impl Coordinator {
         request: Heartbeat,
     ) -> Result<HeartbeatReply, Refusal> {
         request.check()?;
+        self.is_still_here(group)?;
         let shard = self.shard(group)?;
         let env = &self.inner.env;
         let (reply, written) = {

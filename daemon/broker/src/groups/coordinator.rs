@@ -222,6 +222,7 @@ impl Coordinator {
         let mut member_id = join.member_id.clone();
         let fresh_id = join.fresh_id.clone();
         let joining = (|| {
+            self.is_still_here(group)?;
             let shard = self.shard(group)?;
             let mut state = shard.active()?;
             let now = (self.inner.env.now)();
@@ -269,6 +270,7 @@ impl Coordinator {
 
     /// Passes on a SyncGroup and waits for its answer.
     pub async fn sync(&self, group: &str, mut sync: Sync) -> Result<SyncReply, GroupError> {
+        self.is_still_here(group)?;
         let shard = self.shard(group)?;
         let (answer, waiting) = oneshot::channel();
         let synced = {
@@ -298,6 +300,7 @@ impl Coordinator {
 
     /// Passes on a Heartbeat.
     pub fn heartbeat(&self, group: &str, member: &Committer) -> Result<(), GroupError> {
+        self.is_still_here(group)?;
         let shard = self.shard(group)?;
         let mut state = shard.active()?;
         let now = (self.inner.env.now)();

@@ -23,6 +23,9 @@ mod member;
 mod migration;
 #[cfg(test)]
 mod migration_tests;
+mod moving;
+#[cfg(test)]
+mod moving_tests;
 mod offsets;
 mod rebalance;
 pub mod record;
@@ -44,6 +47,7 @@ pub use group::{Effect, Group, GroupConfig, GroupState, Token};
 pub use join::{Join, JoinReply, JoinedMember};
 pub use journal::{EachRecord, Entry, Journal};
 pub use member::Member;
+pub use moving::LastPosition;
 pub use offsets::{MirroredCommit, MirroredStatus, Offsets};
 pub use record::MirroredFrom;
 pub use sync::{Sync, SyncReply};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::TopicId;
+use tradewind_wire::region::SwitchStep;
 
 use super::partitions::limit;
 use super::{change_partition, change_partitions, current, partition, topic};
@@ -42,9 +43,10 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
             limit: MAX_SPEC_BYTES,
         });
     }
+    super::region_source::may_declare(image, spec)?;
     if let Some(flow) = image.flows.get_mut(&name) {
         if flow.spec != *spec {
-            if flow.state == FlowState::FailingOver {
+            if matches!(flow.state, FlowState::FailingOver | FlowState::SwitchingOver) {
                 return Err(MetaError::FlowState {
                     flow: name,
                     state: flow.state,
@@ -69,6 +71,7 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         state: FlowState::Active,
         version: 1,
         paused: None,
+        switchover: None,
     };
     let outcome = described(&flow);
     image.flows.insert(name, flow);
@@ -135,7 +138,16 @@ fn keep_first(now: &mut Option<Pause>, pause: Option<Pause>) {
 
 /// Forgets a flow, unless topics still depend on it.
 pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError> {
-    flow_mut(image, name)?;
+    let flow = flow_mut(image, name)?;
+    if flow
+        .switchover
+        .as_ref()
+        .is_some_and(|switchover| switchover.step.is_open())
+    {
+        return Err(MetaError::Region(format!(
+            "flow {name}: the source does not know yet what came of its switchover"
+        )));
+    }
     if let Some(topic) = mirroring(image, name).first() {
         return Err(MetaError::MirrorTopic {
             topic: topic.name.clone(),
@@ -165,7 +177,12 @@ fn lineage_one(image: &mut Image, entry: &LineageEntry) -> Result<i32, MetaError
         .mirror
         .as_ref()
         .and_then(|mirror| image.flows.get(&mirror.flow));
-    let open = flow.is_some_and(|flow| matches!(flow.state, FlowState::Active | FlowState::Paused));
+    let open = flow.is_some_and(|flow| {
+        matches!(
+            flow.state,
+            FlowState::Active | FlowState::Paused | FlowState::SwitchingOver
+        )
+    });
     if !open || !topic.is_mirroring() {
         return Err(MetaError::NotMirroring(topic.name.clone()));
     }
@@ -224,6 +241,12 @@ pub(super) fn begin_failover(image: &mut Image, name: &str) -> Result<Outcome, M
         return Ok(described(flow));
     }
     flow.state = FlowState::FailingOver;
+    if let Some(switchover) = &mut flow.switchover
+        && switchover.step.may_abort()
+    {
+        // The source may be fenced. It must stay so: clients will write here.
+        switchover.step = SwitchStep::FailedOver;
+    }
     change_partitions(
         image,
         |topic, _| writes(name, topic),
@@ -295,6 +318,7 @@ pub(super) fn promote_if_all_cut(image: &mut Image, name: &str) {
     }
     for topic in topics {
         let mut topic = Topic::clone(&topic);
+        topic.fence = None;
         if let Some(mirror) = &mut topic.mirror {
             mirror.state = MirrorState::Promoted;
         }
@@ -306,7 +330,7 @@ pub(super) fn promote_if_all_cut(image: &mut Image, name: &str) {
 }
 
 /// The topics that flow `name` writes.
-fn mirroring(image: &Image, name: &str) -> Vec<Arc<Topic>> {
+pub(super) fn mirroring(image: &Image, name: &str) -> Vec<Arc<Topic>> {
     let topics = image.topics.values();
     topics.filter(|topic| writes(name, topic)).cloned().collect()
 }
@@ -316,12 +340,12 @@ fn writes(name: &str, topic: &Topic) -> bool {
     topic.is_mirroring() && topic.mirror.as_ref().is_some_and(|mirror| mirror.flow == name)
 }
 
-fn flow_mut<'a>(image: &'a mut Image, name: &str) -> Result<&'a mut Flow, MetaError> {
+pub(super) fn flow_mut<'a>(image: &'a mut Image, name: &str) -> Result<&'a mut Flow, MetaError> {
     let flow = image.flows.get_mut(name);
     flow.ok_or_else(|| MetaError::UnknownFlow(name.to_owned()))
 }
 
-fn described(flow: &Flow) -> Outcome {
+pub(super) fn described(flow: &Flow) -> Outcome {
     Outcome::Flow {
         version: flow.version,
         state: flow.state,

@@ -10,6 +10,8 @@ mod draining;
 mod flows;
 mod partitions;
 mod reassignment;
+mod region_source;
+mod region_target;
 mod topics;
 
 #[cfg(test)]
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::region::RegionCommand;
 
 use crate::command::{Command, MetaError, Outcome, StaleWhat};
 use crate::election::{Cause, Rules, settle};
@@ -141,6 +144,67 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
             *cut,
             *source_end,
         ),
+        Command::Region(command) => region(image, at, command),
+    }
+}
+
+/// The steps of moving a region: those of the target, then those of the source.
+fn region(image: &mut Image, at: Position, command: &RegionCommand) -> Result<Outcome, MetaError> {
+    match command {
+        RegionCommand::Begin {
+            flow,
+            at_ms,
+            deadline_ms,
+            group_drain_ms,
+        } => region_target::begin(image, at, flow, (*at_ms, *deadline_ms, *group_drain_ms)),
+        RegionCommand::SourceFenced {
+            flow,
+            attempt,
+            at_ms,
+            region_epoch,
+            ends,
+        } => region_target::source_fenced(image, (flow, *attempt), *at_ms, *region_epoch, ends),
+        RegionCommand::GroupsFenced { flow, attempt } => {
+            region_target::groups_fenced(image, (flow, *attempt))
+        }
+        RegionCommand::Promote { flow, attempt, at_ms } => {
+            region_target::promote(image, (flow, *attempt), *at_ms)
+        }
+        RegionCommand::Abort {
+            flow,
+            attempt,
+            at_ms,
+            reason,
+        } => region_target::abort(image, (flow, *attempt), *at_ms, reason),
+        RegionCommand::End { flow, attempt } => region_target::end(image, (flow, *attempt)),
+        RegionCommand::Fence {
+            flow,
+            peer,
+            peer_id,
+            attempt,
+            topics,
+            reverse,
+        } => region_source::fence(image, flow, (peer, peer_id, *attempt), topics, reverse),
+        RegionCommand::Ends(ends) => region_source::ends(image, ends),
+        RegionCommand::FenceGroups {
+            flow,
+            peer_id,
+            attempt,
+        } => region_source::fence_groups(image, flow, (peer_id, *attempt)),
+        RegionCommand::Release {
+            flow,
+            peer,
+            peer_id,
+            attempt,
+        } => region_source::release(image, flow, (peer, peer_id, *attempt)),
+        RegionCommand::Complete {
+            flow,
+            peer_id,
+            attempt,
+            region_epoch,
+            topics,
+        } => region_source::complete(image, flow, (peer_id, *attempt), *region_epoch, topics),
+        other => Err(MetaError::Region(format!("a step of a later version: {other:?}"))),
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> R
         configs,
         mirror,
         internal: create.internal,
+        fence: None,
     };
     super::configs::fits_together(image, &topic)?;
     let outcome = described(&topic);
@@ -68,6 +69,7 @@ pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> R
 /// Deletes a topic. Data directories remove its files when they see it gone.
 pub(super) fn delete(image: &mut Image, at: Position, id: TopicId) -> Result<Outcome, MetaError> {
     let topic = topic(image, id)?;
+    super::region_source::not_fenced(&topic)?;
     image.topics.remove(&id);
     image.names.remove(&topic.name);
     image.tombstones.insert(id, at.index);
@@ -85,6 +87,7 @@ pub(super) fn delete(image: &mut Image, at: Position, id: TopicId) -> Result<Out
 /// Adds partitions.
 pub(super) fn grow(image: &mut Image, at: Position, grow: &GrowTopic) -> Result<Outcome, MetaError> {
     let topic = topic(image, grow.id)?;
+    super::region_source::not_fenced(&topic)?;
     if let Some(mirror) = topic.mirror.as_ref().filter(|_| topic.is_mirroring()) {
         if grow.flow.as_deref() != Some(mirror.flow.as_str()) {
             return Err(MetaError::MirrorTopic {

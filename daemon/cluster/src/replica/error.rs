@@ -49,6 +49,9 @@ pub enum ReplicaError {
         /// What the batches follow.
         given: i64,
     },
+    /// The topic moves to another cluster, or has moved: clients write there.
+    #[error("writes are fenced: the topic moves to another cluster")]
+    WritesFenced,
     /// The copy is unusable.
     #[error("replica failed: {reason}")]
     Storage {

@@ -67,6 +67,8 @@ pub struct ReplicaSettings {
     pub flush_messages: i64,
     /// `flush.ms`: unflushed records older than this are flushed.
     pub flush_ms: i64,
+    /// Whether clients' batches are refused, because the topic moves to another cluster or has moved.
+    pub fenced: bool,
 }
 
 /// What the replicas of a daemon share.
@@ -212,6 +214,10 @@ impl Replica {
             });
         }
         let leadership = self.leading(&state, expected)?;
+        // Under the lock that the fence came under: what the leader records as the end is the end.
+        if state.settings.fenced {
+            return Err(ReplicaError::WritesFenced);
+        }
         if acks == -1 && !leadership.enough_in_sync() {
             return Err(ReplicaError::NotEnoughReplicas {
                 in_sync: leadership.in_sync().len(),

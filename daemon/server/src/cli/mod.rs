@@ -18,6 +18,7 @@ mod output;
 mod plan;
 pub(crate) mod produce;
 mod select;
+mod switchover;
 mod topic;
 mod verify;
 
@@ -62,6 +63,7 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Status(at) => http::status(&at, output),
         Command::Mirror(command) => mirror::run(command, output),
         Command::Failover(args) => http::failover(&args, output),
+        Command::Switchover(args) => switchover::run(&args, output),
     }
 }
 

@@ -19,6 +19,6 @@ mod tests;
 
 pub(crate) use layers::{Loaded, Overrides, load};
 pub(crate) use problem::Problems;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{RemoteCluster, Settings};
 pub(crate) use show::{Shown, show};
 pub(crate) use template::template;

@@ -35,6 +35,8 @@ pub(crate) enum Shape {
     Word(&'static [&'static str]),
     /// A whole number within these bounds.
     Integer(i64, i64),
+    /// `true` or `false`.
+    Flag,
     /// A duration with its unit.
     Duration,
     /// A number of bytes with its unit.
@@ -250,6 +252,12 @@ const REMOTE: &[Key] = &[
         "Of `kafka`; only `plaintext` so far.",
     ),
     may("tls", Shape::Table(REMOTE_TLS), "", "Of `mesh`."),
+    may(
+        "may_fence",
+        Shape::Flag,
+        "false",
+        "Of `mesh`: whether a `switchover` there may fence topics here and take them over.",
+    ),
 ];
 
 const REMOTE_TLS: &[Key] = &[need(

@@ -87,6 +87,8 @@ pub(crate) struct RemoteCluster {
     pub(crate) source: FlowSource,
     /// Its own authority, if it is not ours.
     pub(crate) ca: Option<PathBuf>,
+    /// Whether it may fence topics here, to take them over.
+    pub(crate) may_fence: bool,
 }
 
 impl Settings {
@@ -282,7 +284,19 @@ fn read_clusters(root: &Fields<'_>) -> BTreeMap<String, RemoteCluster> {
         if addresses.is_empty() {
             entry.wrong("", format!("`clusters.{name}` has no address"));
         }
-        clusters.insert(name, RemoteCluster { source, ca });
+        let may_fence = entry.flag("may_fence", false);
+        if may_fence && matches!(source, FlowSource::Kafka(_)) {
+            entry.wrong(
+                "may_fence",
+                "only a Tradewind cluster, one with `mesh`, may fence topics here",
+            );
+        }
+        let remote = RemoteCluster {
+            source,
+            ca,
+            may_fence,
+        };
+        clusters.insert(name, remote);
     }
     clusters
 }
@@ -436,6 +450,13 @@ impl<'a> Fields<'a> {
         match &self.get(key)?.kind {
             ValueKind::String(text) => Some(text.clone()),
             _ => None,
+        }
+    }
+
+    fn flag(&self, key: &str, default: bool) -> bool {
+        match self.get(key).map(|value| &value.kind) {
+            Some(ValueKind::Boolean(flag)) => *flag,
+            _ => default,
         }
     }
 

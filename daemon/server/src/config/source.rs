@@ -44,7 +44,7 @@ pub(crate) fn single(
     };
     let plain = !text.trim_start().starts_with(['[', '{', '"', '\'']);
     let quoted = match shape {
-        Shape::Integer(..) => text.to_owned(),
+        Shape::Integer(..) | Shape::Flag => text.to_owned(),
         Shape::Addresses | Shape::Patterns if plain => {
             let parts: Vec<String> = text.split(',').map(|part| quote(part.trim())).collect();
             format!("[{}]", parts.join(","))
@@ -201,6 +201,7 @@ impl Walk<'_> {
                     .ok_or_else(|| format!("must be between {least} and {most}"))?
                     .into()
             }
+            (Shape::Flag, DeValue::Boolean(flag)) => (*flag).into(),
             (_, DeValue::String(text)) => self.text(shape, text)?.into(),
             (Shape::Duration, DeValue::Integer(number)) => {
                 return Err(format!("has no unit: write for example \"{number}s\""));
@@ -320,6 +321,7 @@ fn expected(shape: Shape) -> &'static str {
         Shape::Text | Shape::Path => "text",
         Shape::Word(_) => "a word",
         Shape::Integer(..) => "a whole number",
+        Shape::Flag => "true or false",
         Shape::Duration => "a duration such as \"30s\"",
         Shape::Size => "a size such as \"64MiB\"",
         Shape::Address => "an address such as \"127.0.0.1:9092\"",

@@ -77,7 +77,7 @@ fn example(path: &str, key: &Key) -> Option<String> {
 
 fn default(key: &Key) -> String {
     match key.shape {
-        Shape::Integer(..) | Shape::Patterns | Shape::Addresses => key.default.to_owned(),
+        Shape::Integer(..) | Shape::Flag | Shape::Patterns | Shape::Addresses => key.default.to_owned(),
         _ => format!("{:?}", key.default),
     }
 }

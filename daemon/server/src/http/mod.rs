@@ -6,6 +6,7 @@
 mod cluster;
 mod health;
 mod mirror;
+mod switchover;
 mod v1;
 
 use std::sync::{Arc, OnceLock};
@@ -90,6 +91,7 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/mirror/verify", post(mirror::verify))
         .route("/v1/mirror/verify/piece", post(mirror::verify_piece))
         .route("/v1/failover", post(v1::failover))
+        .route("/v1/switchover", get(switchover::look).post(switchover::begin))
         .fallback(v1::unknown)
         .with_state(facts);
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());

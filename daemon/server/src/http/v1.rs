@@ -14,6 +14,7 @@ use tradewind_cluster::image::{DaemonState, FlowState, Image, Topic};
 use tradewind_mirror::Mirror;
 use tradewind_mirror::status::{FailoverError, FlowStatus};
 use tradewind_wire::flow::FlowSpec;
+use tradewind_wire::region::MoveState;
 
 use super::Facts;
 
@@ -136,6 +137,15 @@ fn attention(
         attention.push(format!(
             "{under_replicated} partitions have fewer copies in sync than they should"
         ));
+    }
+    for (flow, known) in &image.moves {
+        if matches!(known.state, MoveState::Fenced | MoveState::GroupsFenced) {
+            attention.push(format!(
+                "topics are fenced: {} takes them over by a switchover of {flow}; clients cannot write them until that \
+                 ends",
+                known.peer
+            ));
+        }
     }
     for flow in flows {
         attention.extend(
@@ -290,7 +300,7 @@ pub(super) async fn failover(
 pub(super) async fn unknown() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover}"
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover,switchover}"
             .into(),
     )
 }

@@ -20,6 +20,21 @@ pub trait Topics: Send + Sync {
     /// All names.
     fn names(&self) -> Vec<String>;
 
+    /// Whether groups may not commit on a topic here, because it moves to another cluster, has moved, or is arriving.
+    fn moves(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Whether a topic moves to another cluster, or has: what groups committed on it here gives way to what they do there.
+    fn has_left(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Whether there is any topic that groups may not commit on.
+    fn any_moves(&self) -> bool {
+        false
+    }
+
     /// A setting of one group (`consumer.session.timeout.ms`, ...), if it has one of its own.
     fn group_config(&self, _group: &str, _key: &str) -> Option<String> {
         None

@@ -3,6 +3,7 @@
 mod draining;
 mod flows;
 mod moves;
+mod regions;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};

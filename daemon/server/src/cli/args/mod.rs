@@ -76,6 +76,12 @@ pub(crate) enum Command {
     /// Cut a flow whose source is lost and hand its topics to the clients of this cluster.
     #[command(after_help = "Example:\n  tradewind failover 'east->west' --accept-loss")]
     Failover(FailoverArgs),
+    /// Move a region here without loss: the source stops writing, everything arrives, clients go on here, and the flow
+    /// turns round. Asked of a daemon of the target; repeating it goes on where it stood.
+    #[command(
+        after_help = "Example:\n  tradewind switchover 'east->west' --url http://west-1:9644\n  tradewind switchover 'east->west' --abort"
+    )]
+    Switchover(SwitchoverArgs),
 }
 
 /// Arguments of `demo`.
@@ -369,6 +375,24 @@ pub(crate) struct FailoverArgs {
     pub(crate) at: HttpArgs,
 }
 
+/// Arguments of `switchover`.
+#[derive(Debug, Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The flow, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    /// Give it up, and let clients of the source write again, if it is not done by then.
+    #[arg(long, default_value = "60s", value_parser = positive_duration, value_name = "TIME", conflicts_with = "abort")]
+    pub(crate) give_up_after: Duration,
+    /// How long groups may commit at the source after the last write; less if all stand at the end sooner.
+    #[arg(long, default_value = "5s", value_parser = positive_duration, value_name = "TIME", conflicts_with = "abort")]
+    pub(crate) group_drain: Duration,
+    /// Give up what is under way, if clients do not write here yet.
+    #[arg(long)]
+    pub(crate) abort: bool,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -429,6 +453,8 @@ mod tests {
             "mirror pause east->west --topic orders --reason maintenance",
             "mirror resume east->west --url http://a:1",
             "mirror verify east->west --topic a --topic b --rate 8",
+            "switchover east->west --give-up-after 30s --group-drain 2s",
+            "switchover east->west --abort",
             "topic list --bootstrap-server a:1,b:2 --timeout 5s -o json",
         ] {
             assert!(parses(good), "{good}");
@@ -462,6 +488,8 @@ mod tests {
             "mirror resume east->west --reason x",
             "mirror verify",
             "mirror verify east->west --rate 0",
+            "switchover",
+            "switchover east->west --abort --group-drain 2s",
             "topic list --timeout 0s",
             "topic list --timeout 5",
         ] {
