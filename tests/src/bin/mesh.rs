@@ -9,13 +9,14 @@
 //!
 //! - `kill CLUSTER [ID]`: SIGKILL to all daemons or one.
 //! - `start CLUSTER`: starts those that do not run, and waits until they are ready.
+//! - `restart CLUSTER ID`: SIGTERM to one, which must end well; starts it again, and waits until it is ready.
 //!
 //! Everything ends when standard input closes.
 
 use std::io::{BufRead, stdin};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tradewind_tests::{Cluster, ClusterSpec, Mesh, Naming};
 
 /// What stood on the command line.
@@ -120,6 +121,13 @@ fn obey(line: &str, clusters: &mut [Cluster]) -> Result<()> {
         ("kill", None) => cluster.kill_all(),
         ("kill", Some(id)) => cluster.daemon(id.parse()?)?.kill(),
         ("start", None) => cluster.start_all()?,
+        ("restart", Some(id)) => {
+            let daemon = cluster.daemon(id.parse()?)?;
+            let status = daemon.terminate()?;
+            ensure!(status.success(), "daemon {id} ended with {status}");
+            daemon.start()?;
+            daemon.wait_ready()?;
+        }
         _ => bail!("unknown command: {line}"),
     }
     Ok(())
