@@ -22,10 +22,27 @@ pub struct Watch {
     pub rests_until: u64,
 }
 
+/// What is done when a copy comes to where it is awaited.
+#[derive(Debug, Clone)]
+pub struct Trap {
+    /// The partition.
+    pub key: Key,
+    /// Where the copy is.
+    pub node: NodeId,
+    /// What is awaited.
+    pub on: Ambush,
+    /// After so many milliseconds each.
+    pub deeds: Vec<(u64, Deed)>,
+    /// Until when.
+    pub until: u64,
+}
+
 /// An occasion.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight {
-    what: Ambush,
+    /// Which.
+    pub what: Ambush,
+    key: Key,
     leader: NodeId,
     /// The copy that it is about; the leader's, if a leader epoch begins.
     node: NodeId,
@@ -45,7 +62,14 @@ impl Watch {
                 continue;
             };
             let Some(leader) = partition.leader else { continue };
-            let mut see = |what, node| sights.push(Sight { what, leader, node });
+            let mut see = |what, node| {
+                sights.push(Sight {
+                    what,
+                    key,
+                    leader,
+                    node,
+                })
+            };
             if moved {
                 let before = self.before.insert(key, partition.clone()).unwrap_or_default();
                 if before.leader_epoch != partition.leader_epoch {
@@ -89,10 +113,25 @@ fn is_near(world: &World, key: Key, leader: NodeId, node: NodeId) -> bool {
 }
 
 impl Storm {
+    /// Lets the traps go off that wait for this.
+    pub(crate) fn spring(&mut self, world: &World, sight: &Sight) {
+        self.traps.retain(|trap| world.now < trap.until);
+        let of_sight = |trap: &Trap| (trap.key, trap.node, trap.on) == (sight.key, sight.node, sight.what);
+        while let Some(at) = self.traps.iter().position(of_sight) {
+            let trap = self.traps.remove(at);
+            world.tell(&format!("{trap:?} goes off"));
+            for (after, deed) in trap.deeds {
+                self.later(world, after, deed);
+            }
+        }
+    }
+
     /// Makes use of an occasion.
     pub(crate) fn attack(&mut self, world: &World, sight: &Sight) {
         world.tell(&format!("{sight:?} is ambushed"));
-        let Sight { what, leader, node } = *sight;
+        let Sight {
+            what, leader, node, ..
+        } = *sight;
         let most = *self.dice.pick(&[2, 20, 100, 400]).unwrap_or(&20);
         let quick = self.dice.range(1, 60);
         let long = self.dice.range(1_500, 6_000);

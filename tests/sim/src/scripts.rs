@@ -5,8 +5,10 @@
 use anyhow::Result;
 use tradewind_wire::ids::NodeId;
 
+use crate::ambush::Trap;
 use crate::oracle::Key;
 use crate::storm::{Deed, Storm, nodes};
+use crate::weather::Ambush;
 use crate::world::World;
 
 /// A partition's leader, a copy in sync beside it, and a third one.
@@ -50,12 +52,7 @@ impl Storm {
         };
         world.tell(&format!("node {away} is away for a while"));
         let back = self.dice.range(1_200, 5_000);
-        for other in nodes(world).into_iter().filter(|node| *node != away) {
-            world.net.change(other, away, |path| path.cut = true);
-            world.net.change(away, other, |path| path.cut = true);
-            self.later(world, back, Deed::Mend(away, other));
-            self.later(world, back, Deed::Mend(other, away));
-        }
+        self.isolate(world, away, back);
         if self.dice.chance(600_000) {
             let (delay, jitter) = (self.dice.range(30, 250), self.dice.range(1, 100));
             let all = self.dice.chance(500_000);
@@ -80,6 +77,132 @@ impl Storm {
             );
         }
         self.calm_in(world, back + 500, back + 3_000);
+        Ok(())
+    }
+
+    /// Nothing gets through to or from `away` for so long.
+    fn isolate(&mut self, world: &World, away: NodeId, ms: u64) {
+        for other in nodes(world).into_iter().filter(|node| *node != away) {
+            world.net.change(other, away, |path| path.cut = true);
+            world.net.change(away, other, |path| path.cut = true);
+            self.later(world, ms, Deed::Mend(away, other));
+            self.later(world, ms, Deed::Mend(other, away));
+        }
+    }
+
+    /// A follower is out of sync; its leader starts anew, without knowing how far the watermark was, and hears the follower
+    /// before it hears the others. The follower flushes late, and loses power as soon as it is a member.
+    pub(crate) fn join_early(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            key,
+            leader,
+            second: away,
+            third,
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        let back = self.dice.range(1_300, 4_500);
+        self.isolate(world, away, back);
+        self.later(world, back, Deed::Flush(away, self.dice.range(1_000, 4_000)));
+        self.later(world, back, Deed::Crash(leader, false, self.dice.range(1, 60)));
+        if let Some(third) = third {
+            self.later(
+                world,
+                back,
+                Deed::Crash(third, false, self.dice.range(800, 4_000)),
+            );
+        }
+        let after = self.dice.range(0, 200);
+        let trap = Trap {
+            key,
+            node: away,
+            on: Ambush::Joined,
+            deeds: vec![
+                (after, Deed::Crash(away, true, self.dice.range(1, 100))),
+                (after, Deed::Flush(away, self.weather.flush_ms)),
+                (
+                    after,
+                    Deed::Crash(leader, self.power(), self.dice.range(3_000, 7_000)),
+                ),
+            ],
+            until: world.now + back + 3_000,
+        };
+        self.traps.push(trap);
+        world.tell(&format!("node {away} shall join {key:?} early"));
+        Ok(())
+    }
+
+    /// A follower that was out of sync has caught up, and its leader says so over a slow path. Before the word arrives the
+    /// follower loses power and registers anew; then its leader goes.
+    pub(crate) fn join_late(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            key,
+            leader,
+            second: away,
+            ..
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        let back = self.dice.range(1_300, 3_500);
+        self.isolate(world, away, back);
+        let delay = self.dice.range(150, 420);
+        for other in nodes(world).into_iter().filter(|node| *node != leader) {
+            self.later(world, back + 1, Deed::Slow(leader, other, delay, 20));
+        }
+        let until = world.now + back + 4_000;
+        self.traps.push(Trap {
+            key,
+            node: away,
+            on: Ambush::Near,
+            deeds: vec![(
+                self.dice.range(0, 4),
+                Deed::Crash(away, true, self.dice.range(1, 20)),
+            )],
+            until,
+        });
+        self.traps.push(Trap {
+            key,
+            node: away,
+            on: Ambush::Joined,
+            deeds: vec![(
+                self.dice.range(0, 150),
+                Deed::Crash(leader, self.power(), self.dice.range(2_500, 6_000)),
+            )],
+            until,
+        });
+        self.calm_in(world, back + 2_500, back + 4_500);
+        world.tell(&format!("node {away} shall join {key:?} late"));
+        Ok(())
+    }
+
+    /// The leader is gone. About when the others notice, a follower that hears late loses power and registers anew: both are
+    /// decided at the same time.
+    pub(crate) fn two_down(&mut self, world: &mut World) -> Result<()> {
+        let Some(Cast {
+            leader,
+            second: other,
+            ..
+        }) = self.cast(world)
+        else {
+            return Ok(());
+        };
+        let delay = self.dice.range(20, 140);
+        for from in nodes(world).into_iter().filter(|node| *node != other) {
+            world
+                .net
+                .change(from, other, |path| (path.delay, path.jitter) = (delay, 10));
+        }
+        self.later(
+            world,
+            10,
+            Deed::Crash(leader, self.power(), self.dice.range(3_000, 8_000)),
+        );
+        let dies = 10 + self.dice.range(500, 1_050);
+        self.later(world, dies, Deed::Crash(other, true, self.dice.range(1, 30)));
+        self.calm_in(world, 2_000, 3_000);
+        world.tell(&format!("nodes {leader} and {other} go down one after the other"));
         Ok(())
     }
 

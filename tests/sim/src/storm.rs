@@ -7,7 +7,7 @@ use anyhow::Result;
 use tradewind_cluster::command::{Command, ElectionKind, Move};
 use tradewind_wire::ids::NodeId;
 
-use crate::ambush::Watch;
+use crate::ambush::{Trap, Watch};
 use crate::entropy::Dice;
 use crate::oracle::Key;
 use crate::weather::{Fault, Weather};
@@ -30,6 +30,7 @@ pub struct Storm {
     deeds: BTreeMap<(u64, usize), Deed>,
     thoughts: usize,
     watch: Watch,
+    pub(crate) traps: Vec<Trap>,
 }
 
 /// One thing that is done at its time.
@@ -63,6 +64,7 @@ impl Storm {
             deeds: BTreeMap::new(),
             thoughts: 0,
             watch: Watch::default(),
+            traps: Vec::new(),
         }
     }
 
@@ -112,6 +114,9 @@ impl Storm {
             Fault::Swap => self.swap(world),
             Fault::LeaderForgets => self.let_leader_forget(world),
             Fault::Depose => self.depose(world),
+            Fault::JoinsEarly => self.join_early(world),
+            Fault::JoinsLate => self.join_late(world),
+            Fault::TwoDown => self.two_down(world),
         }
     }
 
@@ -122,10 +127,16 @@ impl Storm {
     }
 
     fn lie_in_wait(&mut self, world: &World) {
-        if self.weather.ambush == 0 || self.weather.ambushes.is_empty() {
+        let mut wanted = self.weather.ambushes.clone();
+        wanted.extend(self.traps.iter().map(|trap| trap.on));
+        if wanted.is_empty() {
             return;
         }
-        for sight in self.watch.look(world, &self.weather.ambushes) {
+        for sight in self.watch.look(world, &wanted) {
+            self.spring(world, &sight);
+            if !self.weather.ambushes.contains(&sight.what) {
+                continue;
+            }
             if world.now >= self.watch.rests_until && self.dice.chance(self.weather.ambush) {
                 self.watch.rests_until = world.now + self.dice.range(100, 3_000);
                 self.faults += 1;

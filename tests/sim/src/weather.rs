@@ -88,6 +88,13 @@ pub enum Fault {
     LeaderForgets,
     /// A leader is cut off from some, and goes on to be written to, while others elect.
     Depose,
+    /// A follower is away until it is out of sync; the others lose what they knew of the watermark; when it is a member
+    /// again, it loses power, and its leader goes.
+    JoinsEarly,
+    /// A follower that is about to join loses power while its leader's word of it is under way, and joins nevertheless.
+    JoinsLate,
+    /// A leader goes down; just before it is replaced, a follower loses power and is back.
+    TwoDown,
 }
 
 /// A moment in which a fault does most harm.
@@ -120,6 +127,9 @@ const FAULTS: &[Fault] = &[
     Fault::Swap,
     Fault::LeaderForgets,
     Fault::Depose,
+    Fault::JoinsEarly,
+    Fault::JoinsLate,
+    Fault::TwoDown,
 ];
 
 impl Weather {
