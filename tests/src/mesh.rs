@@ -1,5 +1,6 @@
 //! Two clusters, `east` and `west`, with a flow from east to west.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -90,6 +91,31 @@ impl Mesh {
         let mesh = Self { east, west, naming };
         mesh.configure("", kafka)?;
         Ok((mesh, relay))
+    }
+
+    /// `daemons` each, and a line of this kind between every daemon of the east and those of the west, but none within
+    /// the east. With further lines in every configuration file.
+    pub fn start_far(
+        folder: &Path,
+        naming: Naming,
+        daemons: i32,
+        line: Line,
+        seed: u64,
+        config: &str,
+    ) -> Result<(Self, Vec<Relay>)> {
+        let mut east = Cluster::prepare(folder, "east", daemons)?;
+        let west = Cluster::prepare(folder, "west", daemons)?;
+        let far: Vec<SocketAddr> = west.daemons.iter().map(|daemon| daemon.mesh).collect();
+        let mut relays = Vec::new();
+        for (daemon, seed) in east.daemons.iter_mut().zip(seed..) {
+            let relay = Relay::udp_before(daemon.mesh, far.clone(), line, seed)?;
+            daemon.advertised = Some(relay.addr());
+            relays.push(relay);
+        }
+        let mut mesh = Self { east, west, naming };
+        mesh.configure(config, false)?;
+        mesh.start_both()?;
+        Ok((mesh, relays))
     }
 
     fn start_to(folder: &Path, east: Cluster, naming: Naming, config: &str) -> Result<Self> {

@@ -95,7 +95,17 @@ impl Relay {
         let socket = udp_socket().context("a relay's socket")?;
         let addr = socket.local_addr()?;
         Self::start(addr, to, line, seed, move |shared| async move {
-            udp(UdpSocket::from_std(socket)?, shared).await
+            udp(UdpSocket::from_std(socket)?, None, shared).await
+        })
+    }
+
+    /// As [`Self::udp`], but the line lies only before `far`: what others send passes at once, through cuts too. For a daemon
+    /// that is reached at one address by those beside it and by those far away.
+    pub fn udp_before(to: SocketAddr, far: Vec<SocketAddr>, line: Line, seed: u64) -> Result<Self> {
+        let socket = udp_socket().context("a relay's socket")?;
+        let addr = socket.local_addr()?;
+        Self::start(addr, to, line, seed, move |shared| async move {
+            udp(UdpSocket::from_std(socket)?, Some(far), shared).await
         })
     }
 
@@ -275,7 +285,7 @@ fn udp_socket() -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> io::Result<()> {
+async fn udp(socket: UdpSocket, far: Option<Vec<SocketAddr>>, shared: Arc<Shared>) -> io::Result<()> {
     let socket = Arc::new(socket);
     let mut clients: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
     let mut buffer = vec![0; 65_536];
@@ -293,10 +303,11 @@ async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> io::Result<()> {
             let (sender, receiver) = mpsc::channel(CHUNKS);
             let upstream = UdpSocket::from_std(udp_socket()?)?;
             upstream.connect(shared.to).await?;
+            let near = far.as_ref().is_some_and(|far| !far.contains(&from));
             tokio::spawn(client(
                 Arc::clone(&socket),
                 upstream,
-                from,
+                (from, near),
                 receiver,
                 Arc::clone(&shared),
             ));
@@ -312,11 +323,11 @@ async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Both ways of one client.
+/// Both ways of one client; of one that is near there is no line before it.
 async fn client(
     socket: Arc<UdpSocket>,
     upstream: UdpSocket,
-    from: SocketAddr,
+    (from, near): (SocketAddr, bool),
     mut there: mpsc::Receiver<Vec<u8>>,
     shared: Arc<Shared>,
 ) {
@@ -332,7 +343,8 @@ async fn client(
         let (way, datagram) = tokio::select! {
             () = shared.ended.notified() => return,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                deliver(&socket, &upstream, from, &mut under_way, &shared).await;
+                let cut = !near && shared.is_cut();
+                deliver(&socket, &upstream, from, &mut under_way, (&shared, cut)).await;
                 continue;
             }
             datagram = there.recv() => match datagram {
@@ -349,8 +361,12 @@ async fn client(
             continue;
         }
         let now = Instant::now();
-        let arrives = ways[way].datagram(&shared.line(), datagram.len(), now);
-        let arrives = arrives.filter(|_| !shared.is_cut());
+        let arrives = if near {
+            Some(now)
+        } else {
+            let arrives = ways[way].datagram(&shared.line(), datagram.len(), now);
+            arrives.filter(|_| !shared.is_cut())
+        };
         match arrives {
             Some(at) => {
                 number += 1;
@@ -366,14 +382,14 @@ async fn deliver(
     upstream: &UdpSocket,
     from: SocketAddr,
     under_way: &mut [UnderWay; 2],
-    shared: &Shared,
+    (shared, cut): (&Shared, bool),
 ) {
     for (way, heap) in under_way.iter_mut().enumerate() {
         while heap.peek().is_some_and(|Reverse((at, ..))| *at <= Instant::now()) {
             let Some(Reverse((_, _, datagram))) = heap.pop() else {
                 break;
             };
-            let lost = shared.is_cut()
+            let lost = cut
                 || match way {
                     0 => upstream.send(&datagram).await.is_err(),
                     _ => socket.send_to(&datagram, from).await.is_err(),

@@ -16,7 +16,7 @@ use crate::load::id_of;
 use crate::wait;
 
 /// The group whose positions are committed.
-const GROUP: &str = "watchers";
+pub const GROUP: &str = "watchers";
 
 /// How long a client rests after something failed.
 const REST: Duration = Duration::from_millis(5);
