@@ -30,6 +30,8 @@ use crate::target::{CommandError, CommitOutcome, FlowState, GroupError, Target, 
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long the daemons here have to say how far their partitions are, or to settle their groups.
 const PEERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a source may take to say whether it would let itself be fenced.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The part of the board that says what a switchover waits for.
 const BOARD: &str = "switchover";
 
@@ -486,7 +488,8 @@ pub(crate) async fn begin(
     if !matches!(state, Some(FlowState::SwitchingOver | FlowState::Promoted)) {
         healthy.map_err(refused)?;
         let ids: Vec<TopicId> = moving(&view, &flow.name).map(|(_, there)| there).collect();
-        let plan = ask(flow, 0, RegionWish::Plan(ids)).await;
+        let plan = tokio::time::timeout(PLAN_TIMEOUT, ask(flow, 0, RegionWish::Plan(ids))).await;
+        let plan = plan.map_err(|_| refused("the source does not answer in time".into()))?;
         let plan = plan.map_err(|error| refused(error.to_string()))?;
         if let Err(Halt::Never(reason) | Halt::Waits(reason)) = agreed(plan) {
             return Err(refused(reason));

@@ -225,7 +225,8 @@ impl Source for MeshSource {
     async fn region(&self, node: Option<NodeId>, ask: &RegionAsk) -> Result<RegionAnswer, SourceError> {
         let nodes = node.map_or_else(|| self.nodes(), |node| vec![node]);
         let mut failure = "no daemon is known".to_owned();
-        for node in nodes {
+        // Twice: a connection that was kept may be to a process that has ended, which only the first use of it tells.
+        for node in nodes.iter().chain(&nodes).copied() {
             match tokio::time::timeout(REGION_TIMEOUT, self.ask_region(node, ask)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(reason)) => failure = format!("daemon {node} of {}: {reason}", self.cluster),
