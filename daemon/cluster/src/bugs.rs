@@ -84,9 +84,11 @@ mod early {
 
     /// Daemon, its epoch, its session.
     type Fence = (NodeId, i64, i64);
+    /// Partitions as they are to be.
+    type Decided = BTreeMap<(TopicId, i32), Partition>;
 
     thread_local! {
-        static DECIDED: RefCell<BTreeMap<Fence, BTreeMap<(TopicId, i32), Partition>>> = RefCell::default();
+        static DECIDED: RefCell<BTreeMap<Fence, Decided>> = RefCell::default();
     }
 
     /// Decides what fencing changes as if nothing were under way.
@@ -123,7 +125,7 @@ mod early {
     }
 
     /// What was decided for this fencing entry.
-    pub(crate) fn decided(fence: Fence) -> BTreeMap<(TopicId, i32), Partition> {
+    pub(crate) fn decided(fence: Fence) -> Decided {
         if !has(Bug::ElectionOnStaleImage) {
             return BTreeMap::new();
         }
