@@ -44,7 +44,9 @@ impl Clients {
         let (both, stopped, counted) = (sides(), stop.clone(), commits.clone());
         Self {
             writers,
-            reader: thread::spawn(move || read(both, &stopped, &counted)),
+            reader: thread::spawn(move || {
+                read(both, &stopped, &counted).inspect_err(|error| eprintln!("{error:#}"))
+            }),
             stop,
             batches,
             commits,
@@ -111,12 +113,15 @@ fn read(mut sides: [Kafka; 2], stop: &AtomicBool, commits: &AtomicU64) -> Result
     let mut acknowledged = vec![0; PARTITIONS as usize];
     let mut at = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Ok(from) = sides[at].committed(GROUP, TOPIC, PARTITIONS) else {
+        // As clients do: only metadata send them to the other cluster. Whoever went there after any error would find
+        // positions that still lag.
+        if told_to_leave(&mut sides[at]) {
             at = 1 - at;
+        }
+        let Ok(from) = sides[at].committed(GROUP, TOPIC, PARTITIONS) else {
             thread::sleep(Duration::from_millis(20));
             continue;
         };
-        // Whoever asks a cluster that has no positions has come too early, unless it has never committed.
         let mut next = Vec::new();
         for (partition, (&from, last)) in (0..).zip(from.iter().zip(&acknowledged)) {
             ensure!(
@@ -126,12 +131,9 @@ fn read(mut sides: [Kafka; 2], stop: &AtomicBool, commits: &AtomicU64) -> Result
             let end = sides[at].end(TOPIC, partition).unwrap_or_else(|_| from.max(0));
             next.push((partition, end.max(from.max(0))));
         }
-        match sides[at].commit(GROUP, TOPIC, &next) {
-            Ok(()) => {
-                acknowledged = next.iter().map(|(_, offset)| *offset).collect();
-                commits.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => at = 1 - at,
+        if sides[at].commit(GROUP, TOPIC, &next).is_ok() {
+            acknowledged = next.iter().map(|(_, offset)| *offset).collect();
+            commits.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -165,6 +167,20 @@ fn refusal(error: &anyhow::Error) -> Option<ErrorCode> {
     error.downcast_ref::<Refused>().map(|refused| refused.0)
 }
 
+/// Whether metadata say that the topic has moved.
+fn told_to_leave(kafka: &mut Kafka) -> bool {
+    let topic = MetadataRequestTopic {
+        name: Some(TOPIC.into()),
+        ..Default::default()
+    };
+    let request = MetadataRequest {
+        topics: Some(vec![topic]),
+        ..Default::default()
+    };
+    let told = kafka.any(&request, 13).map(|answer| answer.error_code);
+    told.is_ok_and(|code| code == ErrorCode::RebootstrapRequired.code())
+}
+
 /// A cluster that was left: it refuses writes and commits in the words that send clients away, and can be read.
 fn has_left(cluster: &Cluster) -> Result<()> {
     let mut kafka = cluster.kafka();
@@ -182,19 +198,7 @@ fn has_left(cluster: &Cluster) -> Result<()> {
         refusal(&committed) == Some(ErrorCode::CoordinatorNotAvailable),
         "{committed:#}"
     );
-    let topic = MetadataRequestTopic {
-        name: Some(TOPIC.into()),
-        ..Default::default()
-    };
-    let request = MetadataRequest {
-        topics: Some(vec![topic]),
-        ..Default::default()
-    };
-    let told = kafka.any(&request, 13)?.error_code;
-    ensure!(
-        told == ErrorCode::RebootstrapRequired.code(),
-        "metadata says {told}"
-    );
+    ensure!(told_to_leave(&mut kafka), "metadata send nobody away");
     ensure!(!kafka.fetch(TOPIC, 0, 0)?.0.is_empty(), "nothing can be read");
     Ok(())
 }
