@@ -301,11 +301,33 @@ pub fn ensure_sound(history: &History) -> Result<()> {
     Ok(())
 }
 
-/// The longest time without an acknowledgement that was going on at some moment between `from` and `to`.
+/// The longest time without an acknowledgement that came to its end between `from` and `to`. One that begins shortly before
+/// `to` is what happened then, and not counted here.
 pub fn longest_gap(written: &Written, from: Instant, to: Instant) -> Option<Duration> {
     let gaps = written
         .times
         .windows(2)
-        .filter(|pair| pair[1] >= from && pair[0] < to);
+        .filter(|pair| (from..to).contains(&pair[1]));
     gaps.map(|pair| pair[1] - pair[0]).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_belongs_to_the_span_in_which_it_ends() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let written = Written {
+            times: [0, 10, 400, 410, 990, 3_000, 3_010].map(at).to_vec(),
+            ..Written::default()
+        };
+        let gap = |from, to| longest_gap(&written, at(from), at(to)).map(|gap| gap.as_millis());
+        assert_eq!(gap(5, 500), Some(390));
+        // The one that begins at 990 is the next span's.
+        assert_eq!(gap(405, 1_000), Some(580));
+        assert_eq!(gap(1_000, 5_000), Some(2_010));
+        assert_eq!(gap(1_000, 2_000), None);
+    }
 }

@@ -151,6 +151,10 @@ fn measure(system: &mut dyn System, name: &str, round: usize, kills: usize) -> R
         let Some((victim, id)) = victim else { continue };
         strikes.push((victim, Instant::now()));
         system.kill(id)?;
+        wait::until_true("others lead", 120, || {
+            let leaders = self::leaders(&mut kafka)?;
+            Ok(leaders.iter().all(|leader| *leader >= 0 && *leader != id))
+        })?;
         moving(&load)?;
         system.start_again(id)?;
     }
