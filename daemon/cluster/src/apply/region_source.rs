@@ -15,7 +15,7 @@ use super::partitions::limit;
 use super::{change_partition, change_partitions, partition, topic};
 use crate::command::{MetaError, Outcome};
 use crate::election::Cause;
-use crate::image::{Flow, FlowState, Image, MirrorState, MirrorTopic, Topic};
+use crate::image::{Flow, FlowState, Image, MirrorState, MirrorTopic, Partition, Topic};
 
 /// The topic that holds the positions of groups.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -150,13 +150,11 @@ pub(super) fn fence(
             });
         }
     }
-    change_partitions(
+    raise_epochs(
         image,
-        |topic, _| topics.contains(&topic.id),
-        |_, _, partition, _| {
-            partition.leader_epoch += 1;
+        |topic| topics.contains(&topic.id),
+        |_, partition| {
             partition.fenced_end = None;
-            Cause::Change
         },
     );
     image.moves.insert(
@@ -215,15 +213,22 @@ pub(super) fn fence_groups(image: &mut Image, name: &str, which: (&str, u64)) ->
             fence.groups = true;
         }
     }
+    raise_epochs(image, |topic| topic.name == OFFSETS_TOPIC, |_, _| ());
+    Ok(Outcome::Done)
+}
+
+/// Raises the leader epoch of every partition of `these` topics, so that nothing which is under way under an earlier one
+/// is acknowledged, and makes a further change to each.
+fn raise_epochs(image: &mut Image, these: impl Fn(&Topic) -> bool, change: impl Fn(&Topic, &mut Partition)) {
     change_partitions(
         image,
-        |topic, _| topic.name == OFFSETS_TOPIC,
-        |_, _, partition, _| {
+        |topic, _| these(topic),
+        |topic, _, partition, _| {
             partition.leader_epoch += 1;
+            change(topic, partition);
             Cause::Change
         },
     );
-    Ok(Outcome::Done)
 }
 
 /// The topics that flow `name` has fenced here.
@@ -337,11 +342,10 @@ pub(super) fn complete(
             paused: None,
         });
     }
-    change_partitions(
+    raise_epochs(
         image,
-        |topic, _| topics.contains_key(&topic.id),
-        |topic, _, partition, _| {
-            partition.leader_epoch += 1;
+        |topic| topics.contains_key(&topic.id),
+        |topic, partition| {
             partition.cut = None;
             partition.fenced_end = None;
             partition.lineage = vec![Lineage {
@@ -351,7 +355,6 @@ pub(super) fn complete(
                 source_epoch: AGREED,
                 source_first: 0,
             }];
-            Cause::Change
         },
     );
     take_up(image, back, reverse);
