@@ -13,6 +13,7 @@ mod http;
 pub(crate) mod kafka;
 mod mirror;
 mod moment;
+mod moves;
 mod outcome;
 mod output;
 mod plan;

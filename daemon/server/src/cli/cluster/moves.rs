@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Serialize;
 use tradewind_client::admin::Election;
 use tradewind_client::consumer::assignor::TopicPartition;
 use tradewind_client::{Client, ClientError};
@@ -13,21 +12,11 @@ use tradewind_cluster::overview::{DaemonOverview, Overview};
 use super::life::{find, overview};
 use crate::cli::args::RebalanceArgs;
 use crate::cli::kafka::{client, runtime};
-use crate::cli::output::numbers;
 use crate::cli::plan::{self, Placement};
-use crate::cli::{Failure, Output};
+use crate::cli::{Failure, Output, moves};
 
 /// How often the moves under way are looked at.
 const LOOK: Duration = Duration::from_millis(300);
-
-/// A partition that moves.
-#[derive(Debug, Serialize)]
-struct Move {
-    topic: String,
-    partition: i32,
-    from: Vec<i32>,
-    to: Vec<i32>,
-}
 
 /// What is to move where, and from where.
 struct Planned {
@@ -36,40 +25,10 @@ struct Planned {
 }
 
 impl Planned {
-    fn moves(&self) -> Vec<Move> {
-        let one = |(at, to): (&TopicPartition, &Vec<i32>)| Move {
-            topic: at.0.clone(),
-            partition: at.1,
-            from: self.now.get(at).cloned().unwrap_or_default(),
-            to: to.clone(),
-        };
-        self.to.iter().map(one).collect()
-    }
-
-    /// How many replicas are copied.
-    fn copies(&self) -> usize {
-        let new = |one: Move| one.to.iter().filter(|id| !one.from.contains(id)).count();
-        self.moves().into_iter().map(new).sum()
-    }
-
     fn print(&self, output: Output) -> Result<(), Failure> {
-        eprintln!(
-            "{} of {} partitions change, {} replicas are copied",
-            self.to.len(),
-            self.now.len(),
-            self.copies()
-        );
-        let moves = self.moves();
-        let row = |one: &Move| {
-            vec![
-                one.topic.clone(),
-                one.partition.to_string(),
-                numbers(&one.from),
-                numbers(&one.to),
-            ]
-        };
-        let head = ["topic", "partition", "from", "to"];
-        Ok(output.rows(&moves, &head, moves.iter().map(row))?)
+        let moves = moves::moves(&self.now, &self.to);
+        moves::tell(&moves, self.now.len());
+        moves::print(&moves, output)
     }
 }
 
@@ -166,15 +125,7 @@ async fn plan(
 /// Makes the moves, at most `parallel` partitions at a time, and waits until they are done. A daemon that is lost meanwhile
 /// holds them up until it is back; ending the command ends nothing that was begun.
 async fn execute(client: &Client, planned: &Planned, parallel: usize) -> Result<u8, Failure> {
-    let back: Placement = planned
-        .to
-        .keys()
-        .filter_map(|at| Some((at.clone(), planned.now.get(at)?.clone())))
-        .collect();
-    eprintln!(
-        "the plan to go back: {}",
-        serde_json::to_string(&plan::write(&back))?
-    );
+    moves::tell_way_back(&planned.now, planned.to.keys())?;
     let mut waiting: BTreeMap<TopicPartition, Option<Vec<i32>>> = planned
         .to
         .iter()

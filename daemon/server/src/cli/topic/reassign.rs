@@ -15,7 +15,7 @@ use crate::cli::outcome::{Outcome, report};
 use crate::cli::output::{numbers, print};
 use crate::cli::plan::{self, Placement, placement};
 use crate::cli::select::{self, PartitionSelection, TopicSelection};
-use crate::cli::{Failure, Output};
+use crate::cli::{Failure, Output, moves};
 
 /// Runs a command on moves.
 pub(super) fn run(command: ReassignCommand, output: Output) -> Result<u8, Failure> {
@@ -51,15 +51,6 @@ fn read(path: &Path) -> Result<Placement, Failure> {
     plan::read(&text).map_err(wrong)
 }
 
-/// A partition, where it is and where it shall be.
-#[derive(Serialize)]
-struct Move {
-    topic: String,
-    partition: i32,
-    from: Vec<i32>,
-    to: Vec<i32>,
-}
-
 async fn make_plan(
     client: Client,
     topics: Vec<TopicSelection>,
@@ -89,33 +80,14 @@ async fn make_plan(
         .into_iter()
         .filter(|(at, to)| now.get(at) != Some(to))
         .collect();
-    let moves = moves(&changed, &now);
-    let copies: usize = moves
-        .iter()
-        .map(|one| one.to.iter().filter(|id| !one.from.contains(id)).count())
-        .sum();
-    eprintln!(
-        "{} of {} partitions change, {copies} replicas are copied",
-        moves.len(),
-        now.len()
-    );
+    let moves = moves::moves(&now, &changed);
+    moves::tell(&moves, now.len());
     match format {
         PlanFormat::Kafka => print(&format!(
             "{}\n",
             serde_json::to_string_pretty(&plan::write(&changed))?
         ))?,
-        PlanFormat::Moves => {
-            let row = |one: &Move| {
-                vec![
-                    one.topic.clone(),
-                    one.partition.to_string(),
-                    numbers(&one.from),
-                    numbers(&one.to),
-                ]
-            };
-            let head = ["topic", "partition", "from", "to"];
-            output.rows(&moves, &head, moves.iter().map(row))?;
-        }
+        PlanFormat::Moves => moves::print(&moves, output)?,
     }
     Ok(found.complain())
 }
@@ -136,19 +108,12 @@ async fn apply(client: Client, plan: Placement, execute: bool, output: Output) -
         }
     }
     let mut accepted = if execute && !wanted.is_empty() {
-        let back: Placement = wanted
-            .keys()
-            .filter_map(|at| Some((at.clone(), now.get(at)?.clone())))
-            .collect();
-        eprintln!(
-            "the plan to go back: {}",
-            serde_json::to_string(&plan::write(&back))?
-        );
+        moves::tell_way_back(&now, wanted.keys())?;
         client.alter_reassignments(&wanted).await?
     } else {
         BTreeMap::new()
     };
-    let outcome = |one: Move| {
+    let outcome = |one: moves::Move| {
         let at = (one.topic.clone(), one.partition);
         let result = match accepted.remove(&at) {
             Some(accepted) => accepted.map(|()| "moving".to_owned()),
@@ -163,7 +128,7 @@ async fn apply(client: Client, plan: Placement, execute: bool, output: Output) -
         outcome.of.push(("to", numbers(&one.to).into()));
         outcome
     };
-    let outcomes: Vec<Outcome> = moves(&plan, &now).into_iter().map(outcome).collect();
+    let outcomes: Vec<Outcome> = moves::moves(&now, &plan).into_iter().map(outcome).collect();
     let code = report(output, &outcomes)?;
     if !execute {
         eprintln!("nothing was moved: --execute does it");
@@ -335,16 +300,6 @@ async fn placement_of(client: &Client, plan: &Placement) -> Result<(Placement, V
         .map(|(topic, partition)| format!("{topic}-{partition}"))
         .collect();
     Ok((now, missing))
-}
-
-fn moves(plan: &Placement, now: &Placement) -> Vec<Move> {
-    let one = |(at, to): (&TopicPartition, &Vec<i32>)| Move {
-        topic: at.0.clone(),
-        partition: at.1,
-        from: now.get(at).cloned().unwrap_or_default(),
-        to: to.clone(),
-    };
-    plan.iter().map(one).collect()
 }
 
 #[cfg(test)]
