@@ -1,5 +1,7 @@
 //! The whole mirror over a cluster and a source in memory.
 
+use tradewind_tests::wait;
+
 use super::*;
 use crate::fakes::{FLOW, FakeSource, FakeTarget, spec};
 
@@ -27,17 +29,12 @@ fn world() -> World {
 impl World {
     /// Asks for the status until it is as wanted, for at most a minute.
     async fn until(&self, wanted: impl Fn(&FlowStatus) -> bool) -> FlowStatus {
-        let mut last = None;
-        for _ in 0..1_200 {
-            if let Some(status) = self.mirror.status().await.into_iter().next() {
-                if wanted(&status) {
-                    return status;
-                }
-                last = Some(status);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("never so; last {last:?}");
+        let look = async || match self.mirror.status().await.into_iter().next() {
+            Some(status) if wanted(&status) => Ok(status),
+            other => Err(format!("{other:?}")),
+        };
+        let found = wait::until_async("the status is as wanted", 60, look).await;
+        found.unwrap()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Comparing: what is told of lists of batches, and of a mirror in memory whose log somebody changed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use tradewind_tests::wait;
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
 
@@ -77,14 +77,13 @@ async fn world() -> World {
     let mirror = Mirror::start(target.clone(), sources);
     target.declare(spec());
     let world = World { target, mirror };
-    for _ in 0..1_200 {
+    let look = async || {
         let status = world.mirror.status().await;
-        if status.first().is_some_and(|flow| flow.lag_records == Some(0)) {
-            return world;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never mirrored");
+        status.first().is_some_and(|flow| flow.lag_records == Some(0))
+    };
+    let mirrored = wait::until_true_async("all is mirrored", 60, look).await;
+    mirrored.unwrap();
+    world
 }
 
 impl World {

@@ -14,6 +14,7 @@ use tradewind_wire::error::ErrorCode;
 
 use crate::history::{History, Id, Outcome, Span, Write};
 use crate::kafka::{Kafka, Record, Refused};
+use crate::wait;
 use crate::watch::Notes;
 
 /// Records in a batch.
@@ -21,6 +22,9 @@ pub const BATCH: u64 = 10;
 
 /// How long a writer repeats one batch before it gives up.
 const GIVE_UP: Duration = Duration::from_secs(90);
+
+/// How long a writer rests after a batch that was not acknowledged.
+const SETBACK: Duration = Duration::from_millis(5);
 
 /// Writers that never repeat a batch are numbered from here on.
 const ONCE: u32 = 1_000;
@@ -161,7 +165,7 @@ impl Writer {
     /// Repeats each batch until it is acknowledged.
     fn write(mut self) -> Result<Written> {
         let kafka = &mut self.kafka;
-        let (id, epoch) = crate::wait::until("a producer id", 30, || Ok(Some(kafka.producer_id()?)))?;
+        let (id, epoch) = wait::until("a producer id", 30, || Ok(Some(kafka.producer_id()?)))?;
         let mut seen = Written {
             partition: self.partition,
             ..Written::default()
@@ -178,7 +182,7 @@ impl Writer {
                     }
                     Err(error) => seen.failures.push(format!("{error:#}")),
                 }
-                thread::sleep(Duration::from_millis(5));
+                wait::pace(SETBACK);
             };
             let span = self.notes.since(begun);
             seen.writes
@@ -186,7 +190,7 @@ impl Writer {
             seen.acknowledged += BATCH;
             seen.times.push(Instant::now());
             self.batches.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(self.rest);
+            wait::pace(self.rest);
         }
         Ok(seen)
     }
@@ -208,9 +212,9 @@ impl Writer {
             writes.push(self.noted(first, span, outcome));
             first += BATCH;
             if !matches!(outcome, Outcome::Acknowledged(_)) {
-                thread::sleep(Duration::from_millis(5));
+                wait::pace(SETBACK);
             }
-            thread::sleep(self.rest);
+            wait::pace(self.rest);
         }
         Ok(writes)
     }
@@ -270,7 +274,7 @@ pub fn id_of(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Id> {
 
 /// A partition from its beginning, as a history wants it.
 pub fn read_log(kafka: &mut Kafka, topic: &str, partition: i32) -> Result<Vec<(i64, Id)>> {
-    let found = crate::wait::until("the partition can be read", 60, || {
+    let found = wait::until("the partition can be read", 60, || {
         Ok(Some(kafka.records(topic, partition, 0)?))
     })?;
     let named = |record: &Record| {

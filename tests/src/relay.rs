@@ -39,8 +39,6 @@ const CHUNK: usize = 16 * 1024;
 const ETHERNET: usize = 1_472;
 /// What the kernel keeps for a socket of the relay: a sender's burst is not to be lost here.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// How often a held connection looks whether the cut is over.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What a line is like, in each direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,6 +81,7 @@ struct Shared {
     to: SocketAddr,
     line: std::sync::Mutex<Line>,
     cut: AtomicBool,
+    healed: Notify,
     ended: Notify,
     forwarded: AtomicU64,
     lost: AtomicU64,
@@ -137,6 +136,7 @@ impl Relay {
             to,
             line: std::sync::Mutex::new(line),
             cut: AtomicBool::new(false),
+            healed: Notify::new(),
             ended: Notify::new(),
             forwarded: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -175,6 +175,7 @@ impl Relay {
     /// The line is whole again.
     pub fn heal(&self) {
         self.shared.cut.store(false, Ordering::Release);
+        self.shared.healed.notify_waiters();
     }
 
     /// Datagrams or chunks that got through, and those that were lost (or, of a connection, came late for a loss).
@@ -202,6 +203,18 @@ impl Shared {
 
     fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
+    }
+
+    /// Returns at once unless the line is cut; then when it is whole again.
+    async fn whole(&self) {
+        loop {
+            // Before it looks: a line that is healed in between is not missed.
+            let healed = self.healed.notified();
+            if !self.is_cut() {
+                return;
+            }
+            healed.await;
+        }
     }
 
     fn count(&self, lost: bool) {
@@ -442,9 +455,7 @@ async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, seed: u64, sha
     let writing = async move {
         while let Some((at, chunk)) = receiver.recv().await {
             sleep_until(at).await;
-            while shared.is_cut() {
-                tokio::time::sleep(LOOK).await;
-            }
+            shared.whole().await;
             if to.write_all(&chunk).await.is_err() {
                 return;
             }

@@ -8,7 +8,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -213,7 +212,7 @@ impl Siege {
         let controller = self.controller()?;
         let victims = self.victims(target, controller)?;
         if !calm {
-            self.pause(400);
+            wait::moment(&mut self.rng, 400);
         }
         let mut strike = Strike {
             target,
@@ -245,14 +244,14 @@ impl Siege {
 
     /// Starts the dead, and kills one of them again before it is up.
     fn stumble(&mut self, dead: &[i32]) -> Result<u64> {
-        self.pause(300);
+        wait::moment(&mut self.rng, 300);
         if self.rng.random_bool(0.6) {
             return Ok(0);
         }
         for id in dead {
             self.cluster.daemon(*id)?.start()?;
         }
-        self.pause(600);
+        wait::moment(&mut self.rng, 600);
         let again = dead.choose(&mut self.rng).context("someone was killed")?;
         self.cluster.daemon(*again)?.kill();
         Ok(1)
@@ -266,11 +265,6 @@ impl Siege {
             torn += tear::tear(&daemon.folder.join("data"), &self.topic_id, &known, &mut self.rng)?;
         }
         Ok(torn)
-    }
-
-    /// Lets the seed choose the moment: no condition is waited for.
-    fn pause(&mut self, at_most_ms: u64) {
-        thread::sleep(Duration::from_millis(self.rng.random_range(0..=at_most_ms)));
     }
 
     /// Ends the clients, reads every partition, and returns the history and the strikes.

@@ -154,7 +154,7 @@ impl Onlooker {
     fn beat(&self, failed: bool) {
         self.beat.fetch_add(1, Ordering::Release);
         if failed {
-            thread::sleep(REST);
+            wait::pace(REST);
         }
     }
 
@@ -235,7 +235,7 @@ impl Onlooker {
                 });
             }
             self.beat(answer.is_err());
-            thread::sleep(COMMIT_REST);
+            wait::pace(COMMIT_REST);
         }
         self.seen
     }

@@ -18,11 +18,17 @@ use tradewind_client::{
     Client, ClientConfig, ConsumerRecord, FetchLimits, FetchPosition, GroupConfig, GroupConsumer, Isolation,
     OffsetReset, OffsetSpec, PartitionReader, Producer, ProducerConfig, Record,
 };
-use tradewind_tests::{Cluster, ClusterSpec, MachineClock, shared};
+use tradewind_tests::{Cluster, ClusterSpec, MachineClock, shared, wait};
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn until_true(what: &str, look: impl AsyncFnMut() -> bool) {
+    wait::until_true_async(what, PATIENCE.as_secs(), look)
+        .await
+        .unwrap();
+}
 
 /// Where the cluster is: one that all tests here share, and that ends with this process, unless another one is named.
 fn bootstrap() -> Vec<String> {
@@ -156,39 +162,28 @@ async fn topics_are_created_described_changed_grown_and_deleted() {
             .unwrap();
         described[&resource]["retention.ms"].clone()
     };
-    timeout(PATIENCE, async {
-        while retention().await.value.as_deref() != Some("3600000") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until_true("the topic's setting is changed", async || {
+        retention().await.value.as_deref() == Some("3600000")
     })
-    .await
-    .unwrap();
+    .await;
     assert!(retention().await.is_topics_own());
 
     client.create_partitions(&name, 4).await.unwrap();
-    timeout(PATIENCE, async {
-        while client.metadata(&[&name]).await.unwrap().topics[&name]
-            .partitions
-            .len()
-            != 4
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until_true("the topic has grown", async || {
+        let known = client.metadata(&[&name]).await.unwrap();
+        known.topics[&name].partitions.len() == 4
     })
-    .await
-    .unwrap();
+    .await;
     let fewer = client.create_partitions(&name, 3).await.unwrap_err();
     assert_eq!(fewer.code(), Some(ErrorCode::InvalidPartitions));
 
     assert!(client.metadata_of_all().await.unwrap().topics.contains_key(&name));
     client.delete_topics(&[&name]).await.unwrap().remove(0).unwrap();
-    timeout(PATIENCE, async {
-        while client.metadata_of_all().await.unwrap().topics.contains_key(&name) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until_true("the topic is gone", async || {
+        let known = client.metadata_of_all().await.unwrap();
+        !known.topics.contains_key(&name)
     })
-    .await
-    .unwrap();
+    .await;
 }
 
 #[tokio::test]
@@ -292,17 +287,11 @@ async fn a_group_shares_a_topic_and_goes_on_where_it_was() {
         .into_iter()
         .map(|consumer| drive(consumer, shared.clone()))
         .unzip();
-    timeout(PATIENCE, async {
-        let done = || {
-            let sizes = members.iter().map(|(_, size)| size.load(Ordering::Relaxed));
-            shared.lock().unwrap().len() == 1_000 && sizes.eq([2, 2])
-        };
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until_true("two members share everything", async || {
+        let sizes = members.iter().map(|(_, size)| size.load(Ordering::Relaxed));
+        shared.lock().unwrap().len() == 1_000 && sizes.eq([2, 2])
     })
-    .await
-    .unwrap();
+    .await;
     let described = client.describe_groups(&[&group]).await.unwrap();
     assert_eq!(
         (described[0].members.len(), &*described[0].group_state),
@@ -353,7 +342,7 @@ async fn acknowledged_records_are_there_once_and_in_order_whatever_happens_meanw
         record.partition = Some(i32::try_from(number % 3).unwrap());
         deliveries.push(producer.send(record).await.unwrap());
         if number % 10 == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            wait::pace_async(Duration::from_millis(1)).await;
         }
     }
     timeout(PATIENCE, producer.flush()).await.unwrap();

@@ -21,6 +21,8 @@ const GROUP: &str = "billing";
 const PARTITIONS: i32 = 2;
 const FLOW: &str = "east->west";
 const BACK: &str = "west->east";
+/// What a client rests after each request: the logs are to stay small.
+const REST: Duration = Duration::from_millis(5);
 
 /// Clients that go to the other cluster when theirs refuses them: an idempotent writer per partition and a group.
 struct Clients {
@@ -101,8 +103,7 @@ fn write(mut sides: [Kafka; 2], partition: i32, stop: &AtomicBool, batches: &Ato
         })?;
         written += load::BATCH;
         batches.fetch_add(1, Ordering::Relaxed);
-        // No measurement: the logs are to stay small.
-        thread::sleep(Duration::from_millis(5));
+        wait::pace(REST);
     }
     Ok(written)
 }
@@ -119,7 +120,7 @@ fn read(mut sides: [Kafka; 2], stop: &AtomicBool, commits: &AtomicU64) -> Result
             at = 1 - at;
         }
         let Ok(from) = sides[at].committed(GROUP, TOPIC, PARTITIONS) else {
-            thread::sleep(Duration::from_millis(20));
+            wait::pace(REST);
             continue;
         };
         let mut next = Vec::new();
@@ -135,7 +136,7 @@ fn read(mut sides: [Kafka; 2], stop: &AtomicBool, commits: &AtomicU64) -> Result
             acknowledged = next.iter().map(|(_, offset)| *offset).collect();
             commits.fetch_add(1, Ordering::Relaxed);
         }
-        thread::sleep(Duration::from_millis(5));
+        wait::pace(REST);
     }
     Ok(())
 }

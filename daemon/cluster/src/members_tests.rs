@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tradewind_tests::wait;
 use tradewind_wire::ids::NodeId;
 
 use crate::image::DaemonState;
@@ -23,18 +24,17 @@ async fn change(all: &[Metadata], change: MemberChange) -> Result<(), MembersErr
 
 /// Waits until exactly these vote.
 async fn voters(all: &[Metadata], wanted: &[NodeId]) {
-    let wait = async {
-        loop {
-            let quorum = all[0].quorum().await.unwrap();
-            let now: Vec<NodeId> = quorum.voters.iter().map(|one| one.node).collect();
-            if now == wanted {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let look = async || {
+        let quorum = all[0].quorum().await.unwrap();
+        let now: Vec<NodeId> = quorum.voters.iter().map(|one| one.node).collect();
+        if now == wanted {
+            Ok(())
+        } else {
+            Err(format!("{quorum:?}"))
         }
     };
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "{:?}", all[0].quorum().await);
+    let what = format!("{wanted:?} vote");
+    wait::until_async(&what, PATIENCE.as_secs(), look).await.unwrap();
 }
 
 /// Takes a daemon out of the list and stops it as a kill would.

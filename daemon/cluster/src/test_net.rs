@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tradewind_tests::wait;
 use tradewind_wire::clock::{Clock, Rng};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
@@ -22,6 +23,9 @@ use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, Ti
 
 /// How long anything that is waited for may take. Generous: machines that test are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a connection over a cut link takes to fail.
+const SILENCE: Duration = Duration::from_millis(200);
 
 pub(crate) struct TestClock(Instant);
 
@@ -218,16 +222,14 @@ pub(crate) async fn until(metadata: &Metadata, what: &str, wanted: impl FnMut(&A
 
 /// Waits until `of` all agree on a controller among them.
 pub(crate) async fn controller(of: &[&Metadata]) -> NodeId {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let leader = of[0].controller();
-        let agreed = of.iter().all(|metadata| metadata.controller() == leader);
-        if let Some(leader) = leader.filter(|leader| agreed && of.iter().any(|m| m.node_id() == *leader)) {
-            return leader;
-        }
-        assert!(Instant::now() < deadline, "no controller was elected");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let look = async || {
+        let told: Vec<Option<NodeId>> = of.iter().map(|metadata| metadata.controller()).collect();
+        let agreed = told[0].filter(|leader| told.iter().all(|other| *other == Some(*leader)));
+        let among = agreed.filter(|leader| of.iter().any(|metadata| metadata.node_id() == *leader));
+        among.ok_or_else(|| format!("{told:?}"))
+    };
+    let found = wait::until_async("a controller is elected", PATIENCE.as_secs(), look).await;
+    found.unwrap()
 }
 
 struct ChannelPeers {
@@ -250,7 +252,7 @@ impl Peers for ChannelPeers {
         };
         if self.wires.cut.lock().contains(&(self.own, node)) {
             // A cut link does not refuse, it is silent.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            wait::span_async(SILENCE).await;
             return Err(failed("cut"));
         }
         let peer = self.wires.running.lock().get(&node).cloned();

@@ -16,6 +16,7 @@ use tradewind_cluster::metadata::Timing;
 use tradewind_cluster::replica::{Isolation, Reading, Replica};
 use tradewind_cluster::{CleanerOptions, Cluster, ClusterOptions};
 use tradewind_log::{Checkpoints, DataDir};
+use tradewind_tests::wait;
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, certs};
 use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType};
 use tradewind_wire::clock::{Clock, Rng};
@@ -235,14 +236,9 @@ impl Nodes {
         });
         // A port is free again only when the last clone of the endpoint before is gone.
         let listen = self.seeds[&node].parse().unwrap();
-        let began = tokio::time::Instant::now();
-        let mesh = loop {
-            match Mesh::bind(listen, Arc::clone(&tls), options()) {
-                Ok(mesh) => break mesh,
-                Err(error) => assert!(began.elapsed() < DEADLINE, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let bind = async || Mesh::bind(listen, Arc::clone(&tls), options());
+        let mesh = wait::until_async("the port is free", DEADLINE.as_secs(), bind).await;
+        let mesh = mesh.unwrap();
         let cluster = Cluster::start(ClusterOptions {
             cluster_name: "east".to_owned(),
             node,
@@ -313,20 +309,12 @@ fn one(value: &str) -> Batch {
 
 async fn append(replica: &Replica, value: &str) {
     let batch = one(value);
-    let tried = tokio::time::Instant::now();
-    loop {
-        // A new leader has to see its followers first.
-        match replica.append(batch.clone(), -1) {
-            Ok((appended, epoch)) => {
-                return replica
-                    .committed(appended.last_offset, epoch, DEADLINE)
-                    .await
-                    .unwrap();
-            }
-            Err(error) => assert!(tried.elapsed() < DEADLINE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // A new leader has to see its followers first.
+    let append = async || replica.append(batch.clone(), -1);
+    let taken = wait::until_async("the leader takes a batch", DEADLINE.as_secs(), append).await;
+    let (appended, epoch) = taken.unwrap();
+    let committed = replica.committed(appended.last_offset, epoch, DEADLINE).await;
+    committed.unwrap();
 }
 
 fn bytes(replica: &Replica) -> Vec<u8> {
@@ -334,11 +322,9 @@ fn bytes(replica: &Replica) -> Vec<u8> {
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    let began = tokio::time::Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < DEADLINE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let look = async || condition();
+    let waited = wait::until_true_async(what, DEADLINE.as_secs(), look).await;
+    waited.unwrap();
 }
 
 struct Counter(AtomicU64);

@@ -516,10 +516,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_is_closed_but_not_one_that_waits_for_its_answer() {
-        let (mut client, signal) = start(Duration::from_millis(20), &CancellationToken::new());
+        const IDLE: Duration = Duration::from_millis(20);
+        let (mut client, signal) = start(IDLE, &CancellationToken::new());
         write(&mut client, &["wait"]).await;
-        // Not to wait for something: to let more time pass than an idle connection has.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Nothing is waited for: more time is to pass than an idle connection has.
+        tokio::time::sleep(5 * IDLE).await;
         signal.add_permits(1);
         assert_eq!(read(&mut client).await.as_deref(), Some("wait"));
         assert_eq!(read(&mut client).await, None);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tradewind_client::producer::Delivery;
 use tradewind_client::{
     Client, ClientConfig, ConsumerRecord, GroupConfig, GroupConsumer, PartitionReader, Producer,
@@ -214,7 +214,7 @@ impl Shared {
                 break;
             }
             number += 1;
-            sleep(REST).await;
+            wait::pace_async(REST).await;
         }
         drop(sent);
         timeout(PATIENCE, producer.flush()).await.context("flush")?;
