@@ -13,6 +13,7 @@
     reason = "suites measure real time against real processes"
 )]
 
+pub mod batches;
 pub mod clock;
 pub mod cluster;
 pub mod daemon;
@@ -20,6 +21,7 @@ pub mod history;
 pub mod kafka;
 pub mod load;
 pub mod mesh;
+pub mod options;
 pub mod ports;
 pub mod program;
 pub mod relay;

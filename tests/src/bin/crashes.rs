@@ -9,13 +9,11 @@
 //! seed fixes who is killed and when, not what the machine does meanwhile.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+use tradewind_tests::batches::{self, Batch};
 use tradewind_tests::siege::{Siege, SiegeSpec, Strike, Target, middle_and_longest};
 
 /// What all batches so far came to.
@@ -48,111 +46,22 @@ struct Totals {
     next_seed: u64,
 }
 
-struct Arguments {
-    kills: u64,
-    totals: PathBuf,
-    seed: u64,
-    batch: u64,
-    folder: Option<PathBuf>,
-}
-
-fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments {
-        kills: 0,
-        totals: PathBuf::new(),
-        seed: 1,
-        batch: 100,
-        folder: None,
-    };
-    let mut rest = std::env::args().skip(1);
-    while let Some(option) = rest.next() {
-        let value = rest.next().with_context(|| format!("{option} needs a value"))?;
-        match option.as_str() {
-            "--kills" => parsed.kills = value.parse()?,
-            "--totals" => parsed.totals = value.into(),
-            "--seed" => parsed.seed = value.parse()?,
-            "--batch" => parsed.batch = value.parse()?,
-            "--folder" => parsed.folder = Some(value.into()),
-            _ => bail!("unknown: {option} {value}"),
-        }
-    }
-    if parsed.kills == 0 || parsed.batch == 0 || parsed.totals.as_os_str().is_empty() {
-        bail!("crashes --kills N --totals FILE [--seed S] [--batch N] [--folder DIR]");
-    }
-    Ok(parsed)
-}
-
-fn run() -> Result<bool> {
-    let arguments = arguments()?;
-    let mut totals = load(&arguments)?;
-    while totals.kills < arguments.kills {
-        let folder = match &arguments.folder {
-            Some(folder) => {
-                fs::create_dir_all(folder)?;
-                tempfile::tempdir_in(folder)?
-            }
-            None => tempfile::tempdir()?,
-        };
-        let seed = totals.next_seed;
-        let sound = batch(folder.path(), seed, &arguments, &mut totals);
-        if !matches!(sound, Ok(true)) {
-            if let Err(error) = &sound {
-                println!("{error:#}");
-            }
-            println!("the cluster's files are in {}", folder.keep().display());
-            println!(
-                "again: crashes --kills {0} --batch {0} --totals /dev/null --seed {seed}",
-                arguments.batch
-            );
-            return sound;
-        }
-        totals.next_seed += 1;
-        if is_kept(&arguments.totals) {
-            fs::write(&arguments.totals, serde_json::to_string_pretty(&totals)?)?;
-        }
-        println!("{}", told(&totals));
-    }
-    Ok(true)
-}
-
-fn is_kept(totals: &Path) -> bool {
-    totals != Path::new("/dev/null")
-}
-
-fn load(arguments: &Arguments) -> Result<Totals> {
-    let path = &arguments.totals;
-    if is_kept(path) && path.exists() && fs::metadata(path)?.len() > 0 {
-        return serde_json::from_str(&fs::read_to_string(path)?).with_context(|| path.display().to_string());
-    }
-    Ok(Totals {
-        next_seed: arguments.seed,
-        ..Totals::default()
-    })
+fn main() -> Result<()> {
+    batches::run("crashes", 100, batch)
 }
 
 /// One cluster, its strikes, and the verdict on its history.
-fn batch(folder: &Path, seed: u64, arguments: &Arguments, totals: &mut Totals) -> Result<bool> {
+fn batch(batch: Batch<'_>, totals: &mut Totals) -> Result<()> {
+    let seed = batch.seed;
     let spec = SiegeSpec {
         seed,
         rest: Duration::from_millis(8),
         segment_bytes: 1 << 20,
         ..SiegeSpec::default()
     };
-    let mut siege = Siege::start(folder, spec)?;
-    let due = arguments.batch.min(arguments.kills.saturating_sub(totals.kills));
+    let mut siege = Siege::start(batch.folder, spec)?;
     let mut kills = 0;
-    while kills < due {
+    while kills < batch.kills {
         kills += siege.strike_any()?;
     }
     let (history, strikes) = siege.end()?;
@@ -177,7 +86,8 @@ fn batch(folder: &Path, seed: u64, arguments: &Arguments, totals: &mut Totals) -
         history.acknowledged(),
         faults.len()
     );
-    Ok(faults.is_empty())
+    ensure!(faults.is_empty(), "seed {seed}: {} faults", faults.len());
+    Ok(())
 }
 
 impl Totals {
@@ -196,31 +106,41 @@ impl Totals {
     }
 }
 
-fn told(totals: &Totals) -> String {
-    let gaps = |ms: &[u64]| {
-        let times = ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
-        middle_and_longest(times).map_or_else(
-            || "none".to_owned(),
-            |(middle, longest)| format!("p50 {middle:.2?}, max {longest:.2?} of {}", ms.len()),
-        )
-    };
-    let mut strikes: Vec<String> = Vec::new();
-    for (target, count) in &totals.strikes {
-        strikes.push(format!("{count} {target:?}").to_lowercase());
+impl batches::Totals for Totals {
+    fn kills(&self) -> u64 {
+        self.kills
     }
-    format!(
-        "{} processes killed in {} batches ({}; {} KiB spoilt); {} records acknowledged, {} writes without an answer, {} records read \
-         meanwhile, {} ends and positions told; {} faults; time without writes: leader {}; controller {}",
-        totals.kills,
-        totals.batches,
-        strikes.join(", "),
-        totals.torn_bytes >> 10,
-        totals.acknowledged,
-        totals.unknown,
-        totals.read,
-        totals.told,
-        totals.faults,
-        gaps(&totals.leader_ms),
-        gaps(&totals.controller_ms),
-    )
+
+    fn next_seed(&mut self) -> &mut u64 {
+        &mut self.next_seed
+    }
+
+    fn told(&self) -> String {
+        let gaps = |ms: &[u64]| {
+            let times = ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
+            middle_and_longest(times).map_or_else(
+                || "none".to_owned(),
+                |(middle, longest)| format!("p50 {middle:.2?}, max {longest:.2?} of {}", ms.len()),
+            )
+        };
+        let mut strikes: Vec<String> = Vec::new();
+        for (target, count) in &self.strikes {
+            strikes.push(format!("{count} {target:?}").to_lowercase());
+        }
+        format!(
+            "{} processes killed in {} batches ({}; {} KiB spoilt); {} records acknowledged, {} writes without an answer, {} records read \
+             meanwhile, {} ends and positions told; {} faults; time without writes: leader {}; controller {}",
+            self.kills,
+            self.batches,
+            strikes.join(", "),
+            self.torn_bytes >> 10,
+            self.acknowledged,
+            self.unknown,
+            self.read,
+            self.told,
+            self.faults,
+            gaps(&self.leader_ms),
+            gaps(&self.controller_ms),
+        )
+    }
 }

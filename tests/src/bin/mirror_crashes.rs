@@ -9,16 +9,13 @@
 //! `mirror verify` finds no difference. As with `crashes`, batches have seeds of their own, FILE keeps the totals, and the
 //! first batch with a fault ends the run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use tradewind_tests::batches::{self, Batch};
 use tradewind_tests::load::{self, Load, Plan};
 use tradewind_tests::relay::{Line, Relay};
 use tradewind_tests::watch::{GROUP, Notes, Watch};
@@ -45,89 +42,29 @@ struct Totals {
     next_seed: u64,
 }
 
-struct Arguments {
-    kills: u64,
-    totals: PathBuf,
-    seed: u64,
-    batch: u64,
-    folder: Option<PathBuf>,
-}
-
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+impl batches::Totals for Totals {
+    fn kills(&self) -> u64 {
+        self.kills
     }
-}
 
-fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments {
-        kills: 0,
-        totals: PathBuf::new(),
-        seed: 1,
-        batch: 20,
-        folder: None,
-    };
-    let mut rest = std::env::args().skip(1);
-    while let Some(option) = rest.next() {
-        let value = rest.next().with_context(|| format!("{option} needs a value"))?;
-        match option.as_str() {
-            "--kills" => parsed.kills = value.parse()?,
-            "--totals" => parsed.totals = value.into(),
-            "--seed" => parsed.seed = value.parse()?,
-            "--batch" => parsed.batch = value.parse()?,
-            "--folder" => parsed.folder = Some(value.into()),
-            _ => bail!("unknown: {option} {value}"),
-        }
+    fn next_seed(&mut self) -> &mut u64 {
+        &mut self.next_seed
     }
-    if parsed.kills == 0 || parsed.batch == 0 || parsed.totals.as_os_str().is_empty() {
-        bail!("mirror_crashes --kills N --totals FILE [--seed S] [--batch N] [--folder DIR]");
-    }
-    Ok(parsed)
-}
 
-fn run() -> Result<()> {
-    let arguments = arguments()?;
-    let kept = arguments.totals != Path::new("/dev/null");
-    let mut totals = if kept && arguments.totals.exists() {
-        serde_json::from_str(&fs::read_to_string(&arguments.totals)?)?
-    } else {
-        Totals {
-            next_seed: arguments.seed,
-            ..Totals::default()
-        }
-    };
-    while totals.kills < arguments.kills {
-        let folder = match &arguments.folder {
-            Some(folder) => {
-                fs::create_dir_all(folder)?;
-                tempfile::tempdir_in(folder)?
-            }
-            None => tempfile::tempdir()?,
-        };
-        let due = arguments.batch.min(arguments.kills - totals.kills);
-        let seed = totals.next_seed;
-        if let Err(error) = batch(folder.path(), seed, due, &mut totals) {
-            println!("the clusters' files are in {}", folder.keep().display());
-            println!("again: mirror_crashes --kills {due} --batch {due} --totals /dev/null --seed {seed}");
-            return Err(error);
-        }
-        totals.next_seed += 1;
-        if kept {
-            fs::write(&arguments.totals, serde_json::to_string_pretty(&totals)?)?;
-        }
-        println!(
+    fn told(&self) -> String {
+        format!(
             "{} daemons killed and {} cuts in {} batches; {} records arrived once and in order, {} batches verified; 0 faults",
-            totals.kills, totals.cuts, totals.batches, totals.records, totals.verified
-        );
+            self.kills, self.cuts, self.batches, self.records, self.verified
+        )
     }
-    Ok(())
 }
 
-fn batch(folder: &Path, seed: u64, kills: u64, totals: &mut Totals) -> Result<()> {
+fn main() -> Result<()> {
+    batches::run("mirror_crashes", 20, batch)
+}
+
+fn batch(batch: Batch<'_>, totals: &mut Totals) -> Result<()> {
+    let Batch { folder, seed, kills } = batch;
     let mut rng = StdRng::seed_from_u64(seed);
     let line = Line {
         loss: 0.005,
@@ -168,18 +105,13 @@ fn strike(mesh: &mut Mesh, relays: &[Relay], rng: &mut StdRng) -> Result<bool> {
     if cuts {
         relays.iter().for_each(Relay::cut);
     }
-    pause(rng, 400);
+    wait::moment(rng, 400);
     cluster.daemon(victim)?.kill();
-    pause(rng, 1_500);
+    wait::moment(rng, 1_500);
     relays.iter().for_each(Relay::heal);
-    pause(rng, 400);
+    wait::moment(rng, 400);
     cluster.start_all()?;
     Ok(cuts)
-}
-
-/// Lets the seed choose the moment: no condition is waited for.
-fn pause(rng: &mut StdRng, at_most_ms: u64) {
-    thread::sleep(Duration::from_millis(rng.random_range(0..=at_most_ms)));
 }
 
 fn moving(load: &Load) -> Result<()> {
