@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// Beyond this a file holds a second thing; look for it. (`docs/internals/architecture.md`)
 const LINES_AT_MOST: usize = 700;
 
+/// The workspace.
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
 /// Every Rust file under version control's eyes: not build output, not the fuzz crate's corpus.
 fn sources() -> Vec<PathBuf> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -24,18 +27,20 @@ fn sources() -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), &mut found);
+    walk(Path::new(TOP), &mut found);
     assert!(found.len() > 10, "the workspace was not found");
     found
 }
 
-/// Runs `judge` on each file and fails with all that it says.
-fn every_file(judge: impl Fn(&str) -> Option<String>) {
+/// Runs `judge` on each file's path from the top and its text, and fails with all that it says.
+fn every_file(judge: impl Fn(&str, &str) -> Option<String>) {
     let wrong: Vec<String> = sources()
         .into_iter()
         .filter_map(|path| {
             let text = fs::read_to_string(&path).expect("a source file is UTF-8");
-            judge(&text).map(|why| format!("{}: {why}", path.display()))
+            let name = path.strip_prefix(TOP).expect("a path below the top");
+            let name = name.to_str().expect("a path that is UTF-8");
+            judge(name, &text).map(|why| format!("{name}: {why}"))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -43,7 +48,7 @@ fn every_file(judge: impl Fn(&str) -> Option<String>) {
 
 #[test]
 fn every_file_begins_with_its_role() {
-    every_file(|text| {
+    every_file(|_, text| {
         let first = text
             .lines()
             .find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
@@ -60,7 +65,7 @@ fn no_file_is_unfinished() {
         concat!("FIX", "ME"),
         concat!("XX", "X"),
     ];
-    every_file(|text| {
+    every_file(|_, text| {
         text.lines()
             .position(|line| marks.iter().any(|mark| line.contains(mark)))
             .map(|at| format!("unfinished at line {}", at + 1))
@@ -68,8 +73,26 @@ fn no_file_is_unfinished() {
 }
 
 #[test]
+fn no_test_sleeps() {
+    // The first is where waiting is written; what is left of time in a simulation is not a test's.
+    let may = [
+        "tests/src/wait.rs",
+        "tests/sim/src/host.rs",
+        "tests/sim/src/main.rs",
+    ];
+    let of_tests = ["/tests/", "_tests.rs", "/tests.rs", "/test_net.rs", "/fakes.rs"];
+    every_file(|name, text| {
+        let is_test = name.starts_with("tests/") || of_tests.iter().any(|part| name.contains(part));
+        let judged = is_test && !may.contains(&name);
+        let at = text.lines().position(|line| line.contains(concat!("sle", "ep(")));
+        let said = |at| format!("line {} sleeps: see tests/src/wait.rs", at + 1);
+        at.filter(|_| judged).map(said)
+    });
+}
+
+#[test]
 fn no_file_has_outgrown_its_room() {
-    every_file(|text| {
+    every_file(|_, text| {
         let lines = text.lines().count();
         (lines > LINES_AT_MOST).then(|| format!("{lines} lines, more than {LINES_AT_MOST}"))
     });

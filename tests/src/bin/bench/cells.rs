@@ -21,10 +21,11 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Value, json};
+use tradewind_tests::options::Options as Said;
 
 use crate::clients::{Java, Load, Produced};
-use crate::systems::{Apache, System, Tradewind};
-use crate::{baseline, median};
+use crate::systems::{self, SYSTEMS, System};
+use crate::{baseline, median, write};
 
 /// What is measured unless other cells are named.
 const CELLS: [&str; 12] = [
@@ -41,9 +42,6 @@ const CELLS: [&str; 12] = [
     "3d-256p-1k-none-1",
     "3d-256p-1k-none-all-flushed",
 ];
-
-/// Ours and theirs, as the tables name them.
-const SYSTEMS: [&str; 2] = ["tradewind", "apache"];
 
 /// The figures of a cell that a ratio is made of. All but the first are better when small.
 const RATIOS: [&str; 6] = [
@@ -166,7 +164,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
         }
     }
     print(&options.cells, &figures);
-    if let Some(path) = &options.json {
+    if options.json.is_some() {
         let all: Vec<Value> = figures
             .iter()
             .map(|((cell, system, figure), values)| {
@@ -182,37 +180,27 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
                 json!({ "cell": cell.name, "ratio": serde_json::Map::from_iter(ratios) })
             })
             .collect();
-        let text = serde_json::to_string_pretty(&json!({
+        let figures = json!({
             "baseline_mb_s": { "file": file, "file_flushed": flushed, "tcp": tcp, "quic": quic },
             "ratios": ratios,
             "figures": all,
-        }))?;
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        });
+        write(options.json.as_deref(), &figures)?;
     }
     Ok(())
 }
 
-fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        cells: CELLS.iter().map(|name| name.parse()).collect::<Result<_>>()?,
-        rounds: 3,
-        seconds: 10,
-        bytes: 256 << 20,
-        json: None,
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut said = Said::read(arguments)?;
+    let all = || CELLS.iter().map(|name| name.parse()).collect();
+    let options = Options {
+        cells: said.take_list("--cells")?.map_or_else(all, Ok)?,
+        rounds: said.take("--rounds")?.unwrap_or(3),
+        seconds: said.take("--seconds")?.unwrap_or(10),
+        bytes: said.take("--bytes")?.unwrap_or(256 << 20),
+        json: said.take("--json")?,
     };
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--cells" => options.cells = value.split(',').map(str::parse).collect::<Result<_>>()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--seconds" => options.seconds = value.parse()?,
-            "--bytes" => options.bytes = value.parse()?,
-            "--json" => options.json = Some(value.into()),
-            _ => bail!("unknown option {name}; see the head of tests/src/bin/bench/cells.rs"),
-        }
-    }
+    said.end("see the head of tests/src/bin/bench/cells.rs")?;
     for cell in &options.cells {
         ensure!(
             [1, 3].contains(&cell.daemons),
@@ -239,10 +227,7 @@ fn measure(
             let name = SYSTEMS[(turn + round) % 2];
             let daemons = cells.first().map_or(3, |cell| cell.daemons);
             let place = folder.join(format!("{name}-{round}-{daemons}-{full}"));
-            let system: Box<dyn System> = match name {
-                "tradewind" => Box::new(Tradewind::start_with(&place, "", daemons)?),
-                _ => Box::new(Apache::start(java, &place, daemons)?),
-            };
+            let system = systems::start(name, &place, "", daemons)?;
             let mut note = |cell: &str, figure: &'static str, value: f64| {
                 figures
                     .entry((cell.to_owned(), name, figure))

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tradewind_tests::kafka::Connection;
+use tradewind_tests::options::Options as Said;
 use tradewind_tests::{Kafka, wait};
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::consumer_group_heartbeat::TopicPartitions;
@@ -33,9 +34,8 @@ use tradewind_wire::messages::{
     LeaveGroupRequest, SyncGroupRequest,
 };
 
-use crate::clients::Java;
-use crate::median;
-use crate::systems::{Apache, System, Tradewind};
+use crate::systems::{self, SYSTEMS};
+use crate::{median, write};
 
 /// The topic that all groups read, and its partitions.
 const TOPIC: &str = "bench-groups";
@@ -44,6 +44,9 @@ const PARTITIONS: i32 = 20;
 const LIMIT_SECONDS: u64 = 180;
 /// How often a member that has nothing to do is heard from. Clients take 3 and 5 s; here nobody waits for that.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// What Apache Kafka's brokers have in their configuration too.
+const NO_DELAY: &str = "[topic_defaults]\n\"group.initial.rebalance.delay.ms\" = 0\n";
 
 struct Options {
     bootstrap: Option<String>,
@@ -78,60 +81,35 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             measure(&options, "given", round, bootstrap, &mut cells)?;
         }
     } else {
-        let (java, folder) = (Java::find()?, tempfile::tempdir()?);
+        let folder = tempfile::tempdir()?;
         for round in 0..options.rounds {
-            for name in ["tradewind", "apache"] {
-                let system = start(&java, name, &folder.path().join(format!("{name}-{round}")))?;
+            for name in SYSTEMS {
+                let place = folder.path().join(format!("{name}-{round}"));
+                let system = systems::start(name, &place, NO_DELAY, 3)?;
                 measure(&options, name, round, &system.bootstrap(), &mut cells)?;
             }
         }
     }
     let figures = json!({ "groups": options.groups, "members": options.members,
         "ratio": ratios(&cells), "rounds": cells });
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    write(options.json.as_deref(), &figures)
 }
 
-fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        bootstrap: None,
-        groups: 100,
-        members: 10,
-        rounds: 1,
-        json: None,
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut said = Said::read(arguments)?;
+    let options = Options {
+        bootstrap: said.take("--bootstrap")?,
+        groups: said.take("--groups")?.unwrap_or(100),
+        members: said.take("--members")?.unwrap_or(10),
+        rounds: said.take("--rounds")?.unwrap_or(1),
+        json: said.take("--json")?,
     };
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--bootstrap" => options.bootstrap = Some(value),
-            "--groups" => options.groups = value.parse()?,
-            "--members" => options.members = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--json" => options.json = Some(value.into()),
-            _ => bail!("unknown option {name}; see the head of tests/src/bin/bench/groups.rs"),
-        }
-    }
+    said.end("see the head of tests/src/bin/bench/groups.rs")?;
     ensure!(
         options.members > 2,
         "a group needs three members: two of them leave"
     );
     Ok(options)
-}
-
-fn start(java: &Java, name: &str, folder: &Path) -> Result<Box<dyn System>> {
-    Ok(match name {
-        "tradewind" => Box::new(Tradewind::start_with(
-            folder,
-            "[topic_defaults]\n\"group.initial.rebalance.delay.ms\" = 0\n",
-            3,
-        )?),
-        _ => Box::new(Apache::start(java, folder, 3)?),
-    })
 }
 
 fn measure(
@@ -141,10 +119,7 @@ fn measure(
     bootstrap: &str,
     cells: &mut Vec<Value>,
 ) -> Result<()> {
-    let brokers: Vec<SocketAddr> = bootstrap
-        .split(',')
-        .map(|address| address.to_socket_addrs()?.next().context("an address"))
-        .collect::<Result<_>>()?;
+    let brokers = systems::addresses(bootstrap)?;
     let mut kafka = Kafka::new(brokers.clone());
     wait::until_true("the topic is there", 60, || {
         let _ = kafka.create_topic(TOPIC, PARTITIONS, &[]);
@@ -363,7 +338,7 @@ impl Member {
                 Protocol::Consumer => self.consumer(hall)?,
             };
             if idle {
-                std::thread::sleep(HEARTBEAT);
+                wait::pace(HEARTBEAT);
             }
         }
     }

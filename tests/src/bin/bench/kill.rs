@@ -10,13 +10,13 @@
 //! controller; writes go on without it, then it is started again. What counts is the longest time without an
 //! acknowledgement over all partitions.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use tradewind_tests::load::{self, Load, Plan};
+use tradewind_tests::options::Options as Said;
 use tradewind_tests::siege::middle_and_longest;
 use tradewind_tests::watch::Notes;
 use tradewind_tests::{Kafka, wait};
@@ -24,9 +24,8 @@ use tradewind_wire::compression::Codec;
 use tradewind_wire::messages::DescribeQuorumRequest;
 use tradewind_wire::messages::describe_quorum::asked;
 
-use crate::clients::Java;
-use crate::median;
-use crate::systems::{Apache, System, Tradewind};
+use crate::systems::{self, SYSTEMS, System};
+use crate::{median, write};
 
 const TOPIC: &str = "killed";
 const PARTITIONS: i32 = 6;
@@ -60,26 +59,19 @@ impl Victim {
 /// Runs the command.
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let options = options(arguments)?;
-    let (java, folder) = (Java::find()?, tempfile::tempdir()?);
+    let folder = tempfile::tempdir()?;
     let mut rounds: Vec<Value> = Vec::new();
     for round in 0..options.rounds {
-        for name in ["tradewind", "apache"] {
+        for name in SYSTEMS {
             let place = folder.path().join(format!("{name}-{round}"));
-            let mut system: Box<dyn System> = match name {
-                "tradewind" => Box::new(Tradewind::start_with(&place, "", DAEMONS)?),
-                _ => Box::new(Apache::start(&java, &place, DAEMONS)?),
-            };
+            let mut system = systems::start(name, &place, "", DAEMONS)?;
             rounds.push(measure(system.as_mut(), name, round, options.kills)?);
             drop(system);
             remove(&place);
         }
     }
     let figures = json!({ "ratio": ratios(&rounds), "rounds": rounds });
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    write(options.json.as_deref(), &figures)
 }
 
 fn remove(place: &Path) {
@@ -88,33 +80,20 @@ fn remove(place: &Path) {
     }
 }
 
-fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        kills: 20,
-        rounds: 1,
-        json: None,
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut said = Said::read(arguments)?;
+    let options = Options {
+        kills: said.take("--kills")?.unwrap_or(20),
+        rounds: said.take("--rounds")?.unwrap_or(1),
+        json: said.take("--json")?,
     };
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--kills" => options.kills = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--json" => options.json = Some(value.into()),
-            _ => bail!("unknown option {name}; see the head of tests/src/bin/bench/kill.rs"),
-        }
-    }
+    said.end("see the head of tests/src/bin/bench/kill.rs")?;
     Ok(options)
 }
 
 /// Kills daemons of one system and returns its figures.
 fn measure(system: &mut dyn System, name: &str, round: usize, kills: usize) -> Result<Value> {
-    let brokers: Vec<SocketAddr> = system
-        .bootstrap()
-        .split(',')
-        .map(|address| address.to_socket_addrs()?.next().context("an address"))
-        .collect::<Result<_>>()?;
+    let brokers = system.brokers()?;
     let mut kafka = Kafka::new(brokers.clone());
     wait::until_true("the topic is there", 60, || {
         let configs = [("min.insync.replicas", "2"), ("flush.messages", "1")];

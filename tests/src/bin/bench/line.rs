@@ -11,7 +11,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use tradewind_tests::options::Options as Said;
 use tradewind_tests::relay::{Line, Relay};
 use tradewind_tests::{Kafka, Mesh, Naming, wait};
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
@@ -37,25 +38,15 @@ const LINES: &[(&str, u64, f64, Option<u64>)] = &[
     ("100 ms, 20 MB/s", 100, 0.0, Some(20_000_000)),
 ];
 
-pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let mut options = Options {
-        megabytes: 128,
-        rounds: 1,
-        kafka: false,
-        before: None,
+pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
+    let mut said = Said::read(arguments)?;
+    let options = Options {
+        megabytes: said.take("--megabytes")?.unwrap_or(128),
+        rounds: said.take("--rounds")?.unwrap_or(1),
+        kafka: said.take("--kafka")?.unwrap_or(false),
+        before: said.take("--before")?,
     };
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--megabytes" => options.megabytes = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--kafka" => options.kafka = value.parse()?,
-            "--before" => options.before = Some(value.into()),
-            _ => bail!("unknown option {name}; see the head of tests/src/bin/bench/line.rs"),
-        }
-    }
+    said.end("see the head of tests/src/bin/bench/line.rs")?;
     for round in 0..options.rounds {
         for before in [true, false] {
             if before && options.before.is_none() {
@@ -132,7 +123,7 @@ fn cut(mesh: &mut Mesh, relay: &Relay, line: Line) -> Result<Duration> {
     wait::until_true("it is here", 60, || Ok(west.end(&mirrored, 0)? == 1))?;
     relay.cut();
     append(&mut east, "cut", &batch()?)?;
-    std::thread::sleep(CUT);
+    wait::span(CUT);
     relay.heal();
     let healed = Instant::now();
     wait::until_true("it goes on", 60, || Ok(west.end(&mirrored, 0)? == 2))?;

@@ -26,13 +26,15 @@ mod process;
 mod scale;
 mod systems;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tradewind_tests::options::Options as Said;
 
 use crate::clients::Java;
-use crate::systems::{Apache, System, Tradewind};
+use crate::systems::SYSTEMS;
 
 /// Partitions of every topic that is measured.
 const PARTITIONS: u32 = 6;
@@ -58,35 +60,28 @@ fn main() -> Result<()> {
     baselines(&options, folder.path(), &mut figures)?;
     produce(&options, folder.path(), &mut figures)?;
     mirrored(&options, folder.path(), &mut figures)?;
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    write(options.json.as_deref(), &figures)
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options {
-        bytes: 1 << 30,
-        rounds: 3,
-        json: None,
+    let mut said = Said::read(std::env::args().skip(1))?;
+    let options = Options {
+        bytes: said.take("--bytes")?.unwrap_or(1 << 30),
+        rounds: said.take("--rounds")?.unwrap_or(3),
+        json: said.take("--json")?,
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--bytes" => options.bytes = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--json" => options.json = Some(value.into()),
-            _ => anyhow::bail!("unknown option {name}; see the head of tests/src/bin/bench/main.rs"),
-        }
-    }
+    said.end("see the head of tests/src/bin/bench/main.rs")?;
     Ok(options)
 }
 
-fn baselines(options: &Options, folder: &std::path::Path, figures: &mut Map<String, Value>) -> Result<()> {
+/// Writes figures where they are wanted.
+fn write(json: Option<&Path>, figures: &impl Serialize) -> Result<()> {
+    let Some(path) = json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures)?;
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn baselines(options: &Options, folder: &Path, figures: &mut Map<String, Value>) -> Result<()> {
     println!("baselines, {} MiB", options.bytes >> 20);
     let written = baseline::file_write(folder, options.bytes)?;
     let flushed = baseline::file_write_flushed(folder, options.bytes.min(64 << 20))?;
@@ -102,16 +97,13 @@ fn baselines(options: &Options, folder: &std::path::Path, figures: &mut Map<Stri
 }
 
 /// Produce with acks=all and end-to-end latency, the two systems taking turns.
-fn produce(options: &Options, folder: &std::path::Path, figures: &mut Map<String, Value>) -> Result<()> {
+fn produce(options: &Options, folder: &Path, figures: &mut Map<String, Value>) -> Result<()> {
     let java = Java::find()?;
     let mut cells: Vec<Value> = Vec::new();
     for round in 0..options.rounds {
-        for name in ["tradewind", "apache"] {
+        for name in SYSTEMS {
             let place = folder.join(format!("{name}-{round}"));
-            let system: Box<dyn System> = match name {
-                "tradewind" => Box::new(Tradewind::start_with(&place, "", 3)?),
-                _ => Box::new(Apache::start(&java, &place, 3)?),
-            };
+            let system = systems::start(name, &place, "", 3)?;
             let idle = system.idle_bytes()?;
             println!(
                 "round {round}, {name}: ready in {:.2} s, idle {} MiB a daemon",
@@ -183,7 +175,7 @@ fn ratios(cells: &[Value], figures: &mut Map<String, Value>) {
     figures.insert("ratio".into(), table.into());
 }
 
-fn mirrored(options: &Options, folder: &std::path::Path, figures: &mut Map<String, Value>) -> Result<()> {
+fn mirrored(options: &Options, folder: &Path, figures: &mut Map<String, Value>) -> Result<()> {
     let java = Java::find()?;
     let mut rates = Vec::new();
     for round in 0..options.rounds {

@@ -10,16 +10,16 @@
 //! memory before and after; processor time while nothing happens; after a SIGKILL of the controller, how long until every
 //! partition has a living leader; after its start, how long until it answers, and until all copies are in sync again.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
+use tradewind_tests::options::Options as Said;
 use tradewind_tests::{Kafka, wait};
 
-use crate::clients::Java;
-use crate::systems::{Apache, System, Tradewind};
+use crate::systems::{self, SYSTEMS};
+use crate::write;
 
 const DAEMONS: u32 = 3;
 /// Partitions of one topic.
@@ -70,33 +70,21 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             println!("  {key:14} {:10.3}", ratio.unwrap_or(f64::NAN));
         }
     }
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&told)?;
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    write(options.json.as_deref(), &told)
 }
 
-fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        partitions: 10_000,
-        idle: Duration::from_secs(30),
-        systems: vec!["tradewind".to_owned(), "apache".to_owned()],
-        json: None,
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut said = Said::read(arguments)?;
+    let options = Options {
+        partitions: said.take("--partitions")?.unwrap_or(10_000),
+        idle: Duration::from_secs(said.take("--idle")?.unwrap_or(30)),
+        systems: said
+            .take_list("--systems")?
+            .unwrap_or_else(|| SYSTEMS.map(str::to_owned).to_vec()),
+        json: said.take("--json")?,
     };
-    while let Some(name) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--partitions" => options.partitions = value.parse()?,
-            "--idle" => options.idle = Duration::from_secs(value.parse()?),
-            "--systems" => options.systems = value.split(',').map(str::to_owned).collect(),
-            "--json" => options.json = Some(value.into()),
-            _ => bail!("unknown option {name}; see the head of tests/src/bin/bench/scale.rs"),
-        }
-    }
-    let known = |name: &String| name == "tradewind" || name == "apache";
+    said.end("see the head of tests/src/bin/bench/scale.rs")?;
+    let known = |name: &String| SYSTEMS.contains(&name.as_str());
     ensure!(
         options.systems.iter().all(known),
         "systems are tradewind and apache"
@@ -109,15 +97,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
 }
 
 fn measure(options: &Options, name: &str, place: &Path) -> Result<Value> {
-    let mut system: Box<dyn System> = match name {
-        "tradewind" => Box::new(Tradewind::start_with(place, "", DAEMONS)?),
-        _ => Box::new(Apache::start(&Java::find()?, place, DAEMONS)?),
-    };
-    let brokers: Vec<SocketAddr> = system
-        .bootstrap()
-        .split(',')
-        .map(|address| address.to_socket_addrs()?.next().context("an address"))
-        .collect::<Result<_>>()?;
+    let mut system = systems::start(name, place, "", DAEMONS)?;
+    let brokers = system.brokers()?;
     let mut kafka = Kafka::new(brokers);
     let topics: Vec<String> = (0..options.partitions / EACH)
         .map(|number| format!("scale-{number}"))
@@ -137,8 +118,7 @@ fn measure(options: &Options, name: &str, place: &Path) -> Result<Value> {
     let created = began.elapsed();
 
     let (cpu, began) = (system.cpu_seconds()?, Instant::now());
-    // Not a wait: this is the span that is measured.
-    std::thread::sleep(options.idle);
+    wait::span(options.idle);
     let idle = (system.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64() / f64::from(DAEMONS);
     let full = system.idle_bytes()?;
 

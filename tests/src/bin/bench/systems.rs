@@ -1,16 +1,29 @@
 //! The two systems that take turns: daemons of ours, and as many brokers of Apache Kafka.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tradewind_tests::daemon::resident_bytes;
 use tradewind_tests::{Cluster, ports, wait};
 
 use crate::clients::Java;
+
+/// Ours and theirs, as the tables and options name them.
+pub(crate) const SYSTEMS: [&str; 2] = ["tradewind", "apache"];
+
+/// Starts one of [`SYSTEMS`]: so many daemons with nothing in them. `config` holds further lines of the configuration
+/// files of ours.
+pub(crate) fn start(name: &str, folder: &Path, config: &str, daemons: u32) -> Result<Box<dyn System>> {
+    Ok(match name {
+        "tradewind" => Box::new(Tradewind::start_with(folder, config, daemons)?),
+        "apache" => Box::new(Apache::start(&Java::find()?, folder, daemons)?),
+        _ => bail!("no system {name}: there are {}", SYSTEMS.join(" and ")),
+    })
+}
 
 /// A running system.
 pub(crate) trait System {
@@ -23,6 +36,11 @@ pub(crate) trait System {
     /// Starts a daemon that was killed, and waits until it answers.
     fn start_again(&mut self, id: i32) -> Result<()>;
 
+    /// Where its daemons listen.
+    fn brokers(&self) -> Result<Vec<SocketAddr>> {
+        addresses(&self.bootstrap())
+    }
+
     fn cpu_seconds(&self) -> Result<f64> {
         self.pids().into_iter().map(crate::process::cpu_seconds).sum()
     }
@@ -33,6 +51,12 @@ pub(crate) trait System {
         let all: u64 = pids.iter().map(|pid| resident_bytes(*pid)).sum::<Result<u64>>()?;
         Ok(all / pids.len().max(1) as u64)
     }
+}
+
+/// The addresses in a list as clients are given it.
+pub(crate) fn addresses(bootstrap: &str) -> Result<Vec<SocketAddr>> {
+    let one = |address: &str| address.to_socket_addrs()?.next().context("an address");
+    bootstrap.split(',').map(one).collect()
 }
 
 /// Our daemons.
