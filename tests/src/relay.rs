@@ -423,6 +423,8 @@ async fn tcp(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
             let Ok(server) = TcpStream::connect(shared.to).await else {
                 return;
             };
+            // The line is as long as it says, and not longer for small writes.
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let (client_rx, client_tx) = client.into_split();
             let (server_rx, server_tx) = server.into_split();
             let there = one_way(client_rx, server_tx, shared.seed, &shared);
@@ -442,7 +444,12 @@ async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, seed: u64, sha
         let mut way = Way::new(seed);
         let mut last = Instant::now();
         let mut buffer = vec![0; CHUNK];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        loop {
+            // What is sent over a cut line stays with its sender.
+            shared.whole().await;
+            let Ok(length @ 1..) = from.read(&mut buffer).await else {
+                return;
+            };
             let (at, late) = way.chunk(&shared.line(), length, Instant::now(), last);
             last = at;
             shared.count(late);
