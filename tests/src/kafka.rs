@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,7 +18,9 @@ use tradewind_wire::error::ErrorCode;
 use tradewind_wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use tradewind_wire::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use tradewind_wire::messages::fetch::{FetchPartition, FetchTopic};
-use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use tradewind_wire::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopic,
+};
 use tradewind_wire::messages::metadata::{MetadataRequestTopic, MetadataResponsePartition};
 use tradewind_wire::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use tradewind_wire::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -411,6 +414,11 @@ impl Kafka {
         self.offset_at(topic, partition, -1)
     }
 
+    /// The high watermarks of a topic's first partitions in one request: one broker must lead them all.
+    pub fn ends(&mut self, topic: &str, partitions: i32) -> Result<Vec<i64>> {
+        self.offsets_at(topic, 0..partitions, -1)
+    }
+
     /// The partition's log start.
     pub fn start(&mut self, topic: &str, partition: i32) -> Result<i64> {
         self.offset_at(topic, partition, -2)
@@ -440,27 +448,34 @@ impl Kafka {
     }
 
     fn offset_at(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64> {
-        let wanted = ListOffsetsPartition {
-            partition_index: partition,
+        let found = self.offsets_at(topic, partition..partition + 1, timestamp)?;
+        found.first().copied().context("no answer")
+    }
+
+    /// Asks the leader of the first of these partitions, which must lead them all.
+    fn offsets_at(&mut self, topic: &str, partitions: Range<i32>, timestamp: i64) -> Result<Vec<i64>> {
+        let wanted = partitions.clone().map(|partition_index| ListOffsetsPartition {
+            partition_index,
             timestamp,
             ..Default::default()
-        };
+        });
         let asked = ListOffsetsTopic {
             name: topic.into(),
-            partitions: vec![wanted],
+            partitions: wanted.collect(),
         };
         let request = ListOffsetsRequest {
             topics: vec![asked],
             ..Default::default()
         };
-        let response = self.at_leader(topic, partition, &request, 7)?;
-        let found = response
-            .topics
-            .first()
-            .and_then(|topic| topic.partitions.first())
-            .context("no answer")?;
-        good(found.error_code)?;
-        Ok(found.offset)
+        let mut response = self.at_leader(topic, partitions.start, &request, 7)?;
+        let mut found = response.topics.pop().context("no answer")?.partitions;
+        found.sort_by_key(|partition| partition.partition_index);
+        let offset = |partition: &ListOffsetsPartitionResponse| -> Result<i64> {
+            good(partition.error_code)?;
+            Ok(partition.offset)
+        };
+        ensure!(found.len() == partitions.len(), "no answer for some partitions");
+        found.iter().map(offset).collect()
     }
 
     /// Commits a group's position from outside the group, as an empty group allows.

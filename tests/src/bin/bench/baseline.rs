@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use tradewind_tests::relay::{Line, Relay};
 use tradewind_transport::{Expect, Mesh, MeshOptions, MeshTls, certs};
 
 const CHUNK: usize = 256 * 1024;
@@ -44,9 +45,21 @@ fn write(folder: &Path, bytes: u64, flush_each: bool) -> Result<f64> {
 /// Sends `bytes` over one TCP connection within this process, each byte copied into the kernel and out of it; MB/s.
 pub(crate) fn loopback_tcp(bytes: u64) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut sender = TcpStream::connect(listener.local_addr()?)?;
+    let addr = listener.local_addr()?;
+    tcp(&listener, addr, bytes)
+}
+
+/// The same through a relay whose line is like this.
+pub(crate) fn relayed_tcp(bytes: u64, line: Line) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let relay = Relay::tcp(listener.local_addr()?, line, 1)?;
+    tcp(&listener, relay.addr(), bytes)
+}
+
+/// From the first byte that arrives to the last.
+fn tcp(listener: &TcpListener, addr: SocketAddr, bytes: u64) -> Result<f64> {
+    let mut sender = TcpStream::connect(addr)?;
     let (mut receiver, _) = listener.accept()?;
-    let began = Instant::now();
     let sending = thread::spawn(move || -> Result<()> {
         let chunk = vec![0x5a; CHUNK];
         for _ in 0..bytes.div_ceil(CHUNK as u64) {
@@ -55,11 +68,16 @@ pub(crate) fn loopback_tcp(bytes: u64) -> Result<f64> {
         Ok(())
     });
     let mut chunk = vec![0; CHUNK];
-    while receiver.read(&mut chunk)? > 0 {}
+    let mut got = receiver.read(&mut chunk)?;
+    let began = Instant::now();
+    while got > 0 {
+        got = receiver.read(&mut chunk)?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
     sending
         .join()
         .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-    Ok(bytes as f64 / 1e6 / began.elapsed().as_secs_f64())
+    Ok(bytes as f64 / 1e6 / seconds)
 }
 
 /// Sends `bytes` over one stream between two of our endpoints in this process; MB/s.

@@ -24,8 +24,9 @@ use serde_json::{Value, json};
 use tradewind_tests::options::Options as Said;
 
 use crate::clients::{Java, Load, Produced};
+use crate::figures::Figures;
 use crate::systems::{self, SYSTEMS, System};
-use crate::{baseline, median, write};
+use crate::{baseline, write};
 
 /// What is measured unless other cells are named.
 const CELLS: [&str; 12] = [
@@ -113,6 +114,7 @@ impl Cell {
         Load {
             records,
             record_bytes: self.record_bytes,
+            payload: None,
             rate,
             uncounted: rate.unwrap_or(0),
             properties: vec![
@@ -131,9 +133,6 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-/// Figures by cell, system and name, one a round.
-type Figures = BTreeMap<(String, &'static str, &'static str), Vec<f64>>;
-
 /// Measures, prints, and writes the JSON file if one is asked for.
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let options = options(arguments)?;
@@ -150,7 +149,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     println!(
         "baselines, MB/s: file {file:.0}, flushed every 256 KiB {flushed:.0}, TCP over loopback {tcp:.0}, QUIC {quic:.0}"
     );
-    let mut figures = Figures::new();
+    let mut figures = Figures::default();
     for round in 0..options.rounds {
         for daemons in [1, 3] {
             let cells: Vec<&Cell> = options
@@ -165,12 +164,6 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     }
     print(&options.cells, &figures);
     if options.json.is_some() {
-        let all: Vec<Value> = figures
-            .iter()
-            .map(|((cell, system, figure), values)| {
-                json!({ "cell": cell, "system": system, "figure": figure, "median": of(&figures, cell, system, figure), "rounds": values })
-            })
-            .collect();
         let ratios: Vec<Value> = options
             .cells
             .iter()
@@ -183,7 +176,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
         let figures = json!({
             "baseline_mb_s": { "file": file, "file_flushed": flushed, "tcp": tcp, "quic": quic },
             "ratios": ratios,
-            "figures": all,
+            "figures": figures.json(),
         });
         write(options.json.as_deref(), &figures)?;
     }
@@ -229,10 +222,7 @@ fn measure(
             let place = folder.join(format!("{name}-{round}-{daemons}-{full}"));
             let system = systems::start(name, &place, "", daemons)?;
             let mut note = |cell: &str, figure: &'static str, value: f64| {
-                figures
-                    .entry((cell.to_owned(), name, figure))
-                    .or_default()
-                    .push(value);
+                figures.note(cell, name, figure, value);
             };
             let cluster = format!("{daemons}d");
             note(&cluster, "ready_s", system.start_seconds());
@@ -296,13 +286,8 @@ fn drive(java: &Java, system: &dyn System, cell: &Cell, load: &Load) -> Result<(
     Ok((produced, system.cpu_seconds()? - before))
 }
 
-fn of(figures: &Figures, cell: &str, system: &'static str, figure: &'static str) -> f64 {
-    let values = figures.get(&(cell.to_owned(), system, figure));
-    median(values.into_iter().flatten().copied())
-}
-
 fn ratio(figures: &Figures, cell: &str, figure: &'static str) -> f64 {
-    of(figures, cell, SYSTEMS[0], figure) / of(figures, cell, SYSTEMS[1], figure)
+    figures.ratio(cell, figure, SYSTEMS)
 }
 
 fn print(cells: &[Cell], figures: &Figures) {
@@ -326,7 +311,7 @@ fn print(cells: &[Cell], figures: &Figures) {
     );
     for cell in cells {
         let line = SYSTEMS.map(|system| {
-            let figure = |figure| of(figures, &cell.name, system, figure);
+            let figure = |figure| figures.of(&cell.name, system, figure);
             format!(
                 "{:6.1} {:6.1} {:4.0} {:4.0} {:4.0}",
                 figure("mb_s"),

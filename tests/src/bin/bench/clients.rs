@@ -25,6 +25,8 @@ pub(crate) struct Produced {
 pub(crate) struct Load {
     pub(crate) records: u64,
     pub(crate) record_bytes: u64,
+    /// A file of lines to choose records from, each of `record_bytes`; letters at random if absent.
+    pub(crate) payload: Option<PathBuf>,
     /// Records a second; as fast as it goes if absent.
     pub(crate) rate: Option<u64>,
     /// Records at the beginning that are sent and not counted.
@@ -120,6 +122,7 @@ impl Java {
         let load = Load {
             records,
             record_bytes: size,
+            payload: None,
             rate: None,
             uncounted: 0,
             properties: vec!["acks=all".to_owned()],
@@ -135,14 +138,12 @@ impl Java {
             format!("bootstrap.servers={bootstrap}"),
             load.uncounted.to_string(),
         );
-        let mut arguments = vec![
-            "--topic",
-            topic,
-            "--num-records",
-            &records,
-            "--record-size",
-            &size,
-        ];
+        let payload = load.payload.as_ref().map(|path| path.display().to_string());
+        let mut arguments = vec!["--topic", topic, "--num-records", &records];
+        match &payload {
+            Some(path) => arguments.extend(["--payload-file", path]),
+            None => arguments.extend(["--record-size", &size]),
+        }
         arguments.extend(["--throughput", &rate]);
         if load.uncounted > 0 {
             arguments.extend(["--warmup-records", &uncounted]);

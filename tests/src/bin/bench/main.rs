@@ -6,7 +6,8 @@
 //!
 //! `bench cells` measures twelve named cells, with latencies at half load (`cells.rs`); `bench groups` how long many groups
 //! take to settle (`groups.rs`); `bench kill` how long writes stop when a leader is killed (`kill.rs`); `bench
-//! scale` what thousands of partitions cost (`scale.rs`); `bench line` what a long line costs a flow (`line.rs`).
+//! scale` what thousands of partitions cost (`scale.rs`); `bench line` what a long line costs a flow (`line.rs`); `bench
+//! mirrormaker` how a flow compares with MirrorMaker 2 (`mirrormaker.rs`).
 //!
 //! Two systems never run at the same time: they take turns, `--rounds` times, with the same client program (Apache
 //! Kafka's `kafka-producer-perf-test` and end-to-end latency test) and the same topic (6 partitions, 3 replicas). Both
@@ -18,10 +19,13 @@
 mod baseline;
 mod cells;
 mod clients;
+mod figures;
 mod groups;
 mod kill;
 mod line;
 mod mirror;
+mod mirrormaker;
+mod mirrors;
 mod process;
 mod scale;
 mod systems;
@@ -50,6 +54,7 @@ fn main() -> Result<()> {
         Some("groups") => return groups::run(std::env::args().skip(2)),
         Some("cells") => return cells::run(std::env::args().skip(2)),
         Some("kill") => return kill::run(std::env::args().skip(2)),
+        Some("mirrormaker") => return mirrormaker::run(std::env::args().skip(2)),
         Some("line") => return line::run(std::env::args().skip(2)),
         Some("scale") => return scale::run(std::env::args().skip(2)),
         _ => {}

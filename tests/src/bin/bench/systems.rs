@@ -107,6 +107,13 @@ impl System for Tradewind {
     }
 }
 
+/// A second listener, for clients that are told another address than where it listens: that of a relay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Far {
+    pub(crate) listen: SocketAddr,
+    pub(crate) told: SocketAddr,
+}
+
 /// Brokers, each also a controller.
 pub(crate) struct Apache {
     java: Java,
@@ -127,6 +134,15 @@ struct Broker {
 impl Apache {
     /// So many brokers with nothing in them.
     pub(crate) fn start(java: &Java, folder: &Path, brokers: u32) -> Result<Self> {
+        Self::start_with(java, folder, brokers, None)
+    }
+
+    /// One broker that has a listener for those far away, too.
+    pub(crate) fn start_far(java: &Java, folder: &Path, far: Far) -> Result<Self> {
+        Self::start_with(java, folder, 1, Some(far))
+    }
+
+    fn start_with(java: &Java, folder: &Path, brokers: u32, far: Option<Far>) -> Result<Self> {
         let ports: Vec<[u16; 2]> = (0..brokers)
             .map(|_| [ports::free().port(), ports::free().port()])
             .collect();
@@ -143,7 +159,7 @@ impl Apache {
             let file = place.join("server.properties");
             fs::write(
                 &file,
-                properties(i + 1, *kafka, *controller, &voters.join(","), &place),
+                properties(i + 1, [*kafka, *controller], &voters.join(","), far, &place),
             )?;
             let file = file.display().to_string();
             java.run(
@@ -218,14 +234,25 @@ fn process(java: &Java, file: &str, place: &Path) -> Result<Child> {
     Ok(command.spawn()?)
 }
 
-fn properties(id: usize, kafka: u16, controller: u16, voters: &str, place: &Path) -> String {
+fn properties(
+    id: usize,
+    [kafka, controller]: [u16; 2],
+    voters: &str,
+    far: Option<Far>,
+    place: &Path,
+) -> String {
+    let listener = |addr: SocketAddr| format!(",FAR://{addr}");
+    let [listen, told] = [
+        far.map(|far| listener(far.listen)).unwrap_or_default(),
+        far.map(|far| listener(far.told)).unwrap_or_default(),
+    ];
     let copies = voters.split(',').count();
     format!(
         "process.roles=broker,controller\nnode.id={id}\n\
-         listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}\ncontroller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://127.0.0.1:{kafka}{listen},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}{told}\ncontroller.listener.names=CONTROLLER\n\
          controller.quorum.voters={voters}\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}/data\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT\nlog.dirs={}/data\n\
          offsets.topic.replication.factor={copies}\ntransaction.state.log.replication.factor={copies}\n\
          share.coordinator.state.topic.replication.factor={copies}\ngroup.initial.rebalance.delay.ms=0\n",
         place.display()
