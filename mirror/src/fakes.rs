@@ -99,6 +99,7 @@ impl FakeTarget {
                 state: FlowState::Active,
                 paused: None,
                 switchover: None,
+                failback: None,
             };
             view.flows.insert(flow.spec.name(), flow);
         });

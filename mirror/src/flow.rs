@@ -17,7 +17,7 @@ use crate::naming::Names;
 use crate::passes::{self, Pass};
 use crate::source::{PartitionOf, Source, SourceError, SourceTopics};
 use crate::target::{FlowState, Target};
-use crate::{failover, metrics, supervisor, switchover};
+use crate::{failback, failover, metrics, supervisor, switchover};
 
 /// How long one look at a source may take.
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -118,6 +118,7 @@ impl Flow {
 pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
     let beside = TaskTracker::new();
     beside.spawn(switchover::run(flow.clone(), cancel.clone()));
+    beside.spawn(failback::run(flow.clone(), cancel.clone()));
     beside.close();
     while !cancel.is_cancelled() {
         let seen = flow.target.view().index;

@@ -1,4 +1,4 @@
-//! Flows between clusters: source, checkpoint, heartbeat, failover and switchover.
+//! Flows between clusters: source, checkpoint, heartbeat, failover, failback and switchover.
 //!
 //! The mirror runs inside each daemon of the *target* cluster. It reaches that cluster only through [`target::Target`] and
 //! a source only through [`source::Source`]; it opens no socket and no file. A partition's source task runs on the daemon
@@ -10,7 +10,9 @@
 //!            └ Flow (active): supervisor ─ links ─ tracks      passes (groups)
 //!                   (failing over): cuts -> promoted -> final group positions
 //!                   (switching over): as active, and the steward drives the steps at both sides
+//!                   (failed over): the steward tells the source, and brings it back when asked
 //!          fence: at a source, where the logs of fenced topics end
+//!          rescue: at a source that returned, what its target never got is kept
 //! ```
 //!
 //! Deciding code (`naming`, `discovery`, `source::track`, `source::batches`, `checkpoint`, `status`) is pure; read it first.
@@ -19,6 +21,8 @@
 pub mod board;
 pub mod checkpoint;
 pub mod discovery;
+mod failback;
+pub mod failback_report;
 mod failover;
 #[cfg(test)]
 mod fakes;
@@ -30,6 +34,7 @@ pub mod metrics;
 pub mod naming;
 mod passes;
 mod peers;
+mod rescue;
 mod runner;
 pub mod source;
 pub mod status;

@@ -1,7 +1,7 @@
 //! What daemons of the target cluster ask each other about flows, over [`Target::call`].
 //!
-//! An ask is a u32 length, that much JSON, and for [`Ask::Append`] the batch behind it; an answer is JSON. Nobody waits
-//! for a daemon longer than the time that the caller names.
+//! An ask is a u32 length, that much JSON, and for [`Ask::Append`] and [`Ask::Keep`] the batches behind it; an answer is
+//! JSON. Nobody waits for a daemon longer than the time that the caller names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tradewind_wire::ids::NodeId;
+use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::GroupPosition;
 
 use crate::board::PositionFacts;
@@ -49,6 +49,16 @@ pub(crate) enum Ask {
         /// The positions of all groups.
         positions: Vec<GroupPosition>,
     },
+    /// Append whole batches to a partition of a rescue topic led there, at their own offsets; none if none are given.
+    /// Answered once they are committed, or not in time.
+    Keep {
+        /// The rescue topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The log end that they follow.
+        previous_end: i64,
+    },
     /// The clusters that mirror from that daemon.
     Downstream,
     /// Append a finished batch of the mirror's own to a partition led there.
@@ -72,6 +82,11 @@ pub(crate) enum Answer {
     Compared(Compared),
     /// The groups whose final positions are written, or are their own.
     Settled(Vec<String>),
+    /// Where a partition of a rescue topic ends, and whether all of it is committed.
+    KeptTo {
+        end: i64,
+        committed: bool,
+    },
     Downstream(Vec<String>),
     Appended,
     /// It could not; for a person to read.
@@ -79,7 +94,7 @@ pub(crate) enum Answer {
 }
 
 impl Ask {
-    /// The request's bytes; `batch` is what [`Ask::Append`] carries.
+    /// The request's bytes; `batch` is what [`Ask::Append`] or [`Ask::Keep`] carries.
     pub(crate) fn encode(&self, batch: &[u8]) -> Bytes {
         // Plain enums of strings and numbers always serialise.
         let head = serde_json::to_vec(self).unwrap_or_default();

@@ -16,6 +16,7 @@ use tradewind_wire::flow::{FlowSource, FlowSpec, Pause};
 use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
+use crate::failback_report::{FailbackError, FailbackReport};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
 use crate::passes::{self, led_here};
@@ -31,7 +32,7 @@ use crate::status::{
 use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
 use crate::target::{CommandError, FlowState, Target, View};
 use crate::verify::{Compared, Piece, Plan, VerifyError};
-use crate::{failover, fence, heartbeat, switchover, verify};
+use crate::{failback, failover, fence, heartbeat, rescue, switchover, verify};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -131,7 +132,8 @@ impl Mirror {
         let cancel = mirror.inner.cancel.clone();
         let tasks = &mirror.inner.tasks;
         tasks.spawn(heartbeat::run(target.clone(), cancel.clone()));
-        tasks.spawn(fence::run(target, cancel.clone()));
+        tasks.spawn(fence::run(target.clone(), cancel.clone()));
+        tasks.spawn(rescue::run(target, cancel.clone()));
         mirror
             .inner
             .tasks
@@ -239,6 +241,29 @@ impl Mirror {
             reasons = running.board.problems();
         }
         switchover::report(&self.inner.target, flow, reasons).await
+    }
+}
+
+impl Mirror {
+    /// Begins to bring the lost source of a failed-over flow back as a mirror: see [`crate::failback_report`]. Daemons carry
+    /// it out by themselves. What is under way, or done, stays as it is.
+    pub async fn failback(&self, flow: &str) -> Result<FailbackReport, FailbackError> {
+        if !self.inner.target.view().flows.contains_key(flow) {
+            return Err(FailbackError::UnknownFlow(flow.to_owned()));
+        }
+        let running = self.inner.flow(flow).ok_or_else(|| FailbackError::Refused {
+            flow: flow.to_owned(),
+            reason: "it does not run on this daemon".into(),
+        })?;
+        failback::begin(&running).await?;
+        self.failback_report(flow)
+    }
+
+    /// How the failback of a flow stands.
+    pub fn failback_report(&self, flow: &str) -> Result<FailbackReport, FailbackError> {
+        let running = self.inner.flow(flow);
+        let reasons = running.map_or_else(Vec::new, |running| running.board.problems());
+        failback::report(&self.inner.target, flow, reasons)
     }
 }
 
@@ -441,6 +466,11 @@ impl Inner {
                 Some(flow) => switchover::settled(switchover::settle(&flow, attempt, &positions).await),
                 None => Answer::Refused("the flow does not run on this daemon".into()),
             },
+            Ask::Keep {
+                topic,
+                partition,
+                previous_end,
+            } => rescue::append(&self.target, topic, partition, previous_end, batch).await,
             Ask::Downstream => Answer::Downstream(self.target.downstream_clusters()),
             Ask::Append { topic, partition } => {
                 match self.target.append_own(&topic, partition, batch).await {
@@ -456,6 +486,7 @@ impl Inner {
         let view = self.target.view();
         let mut known = Known {
             switchover: view.flows.get(&name).and_then(|flow| flow.switchover.clone()),
+            failback: view.flows.get(&name).and_then(|flow| flow.failback.clone()),
             ..Known::default()
         };
         // The source is looked at before the logs here: what is zero was zero after the question came.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::Pause;
 use tradewind_wire::region::Switchover;
 
 use crate::board::{GroupsFacts, Observation, PositionStatus};
+use crate::failback_report::FailbackLine;
 use crate::switchover_report::SwitchoverLine;
 use crate::target::{FlowState, View};
 
@@ -37,6 +39,9 @@ pub struct FlowStatus {
     /// The last switchover, unless it is long done: while something of it is open, or it was given up.
     #[serde(default)]
     pub switchover: Option<SwitchoverLine>,
+    /// Whether the lost source of a failed-over flow has given way, and how far its way back is.
+    #[serde(default)]
+    pub failback: Option<FailbackLine>,
 }
 
 /// A flow, or a topic of one, that an operator has stand still.
@@ -196,6 +201,8 @@ pub struct Known {
     pub paused: Vec<Paused>,
     /// Its last switchover.
     pub switchover: Option<Switchover>,
+    /// What is known of its source since a failover.
+    pub failback: Option<Failback>,
 }
 
 /// Why a flow was not paused or resumed.
@@ -268,6 +275,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         problems,
         paused: known.paused.clone(),
         switchover: known.switchover.as_ref().and_then(SwitchoverLine::of),
+        failback: known.failback.as_ref().map(FailbackLine::of),
     }
 }
 

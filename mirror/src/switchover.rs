@@ -36,7 +36,7 @@ const PLAN_TIMEOUT: Duration = Duration::from_secs(20);
 const BOARD: &str = "switchover";
 
 /// Why a step was not done.
-enum Halt {
+pub(crate) enum Halt {
     /// Something that should pass.
     Waits(String),
     /// It cannot be: the attempt is given up, as long as that is possible.
@@ -155,7 +155,8 @@ async fn step(flow: &Flow, view: &View, open: &Switchover) -> Result<(), Halt> {
     Ok(())
 }
 
-async fn ask(flow: &Flow, attempt: u64, wish: RegionWish) -> Result<RegionAnswer, SourceError> {
+/// Asks any daemon of the source.
+pub(crate) async fn ask(flow: &Flow, attempt: u64, wish: RegionWish) -> Result<RegionAnswer, SourceError> {
     if flow.source.nodes().is_empty() {
         flow.topics().await?;
     }
@@ -171,7 +172,8 @@ fn question(flow: &Flow, attempt: u64, wish: RegionWish) -> RegionAsk {
     }
 }
 
-fn agreed(answer: RegionAnswer) -> Result<(), Halt> {
+/// Whether the source has done what it was asked for.
+pub(crate) fn agreed(answer: RegionAnswer) -> Result<(), Halt> {
     match answer {
         RegionAnswer::Done => Ok(()),
         RegionAnswer::NotYet(reason) => Err(Halt::Waits(reason)),
@@ -353,11 +355,22 @@ pub(crate) fn settled(settled: Result<Vec<String>, String>) -> Answer {
     }
 }
 
-/// Where the source's groups stand for good, from all of its coordinators that have loaded them since they were fenced.
+/// Where the source's groups stand for good, as far as the flow takes them.
 async fn final_positions(flow: &Flow, attempt: u64) -> Result<Vec<GroupPosition>, Halt> {
+    let mut all = of_coordinators(flow, attempt, RegionWish::Positions).await?;
+    all.retain(|position| flow.names.takes_group(&position.group));
+    Ok(all)
+}
+
+/// What all coordinators of the source's groups answer, which have loaded them since they were fenced.
+pub(crate) async fn of_coordinators(
+    flow: &Flow,
+    attempt: u64,
+    wish: RegionWish,
+) -> Result<Vec<GroupPosition>, Halt> {
     // The daemons as they are now.
     flow.topics().await?;
-    let question = question(flow, attempt, RegionWish::Positions);
+    let question = question(flow, attempt, wish);
     let nodes = flow.source.nodes();
     let answers = join_all(
         nodes
@@ -385,10 +398,7 @@ async fn final_positions(flow: &Flow, attempt: u64) -> Result<Vec<GroupPosition>
     }
     let open = of.and_then(|of| (0..of).find(|number| !partitions.contains(number)));
     match (of, open) {
-        (Some(_), None) => {
-            all.retain(|position| flow.names.takes_group(&position.group));
-            Ok(all)
-        }
+        (Some(_), None) => Ok(all),
         (Some(_), Some(number)) => Err(Halt::Waits(format!(
             "partition {number} of the source's groups is not loaded yet"
         ))),

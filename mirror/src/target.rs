@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
+use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
-use tradewind_wire::region::{RegionCommand, Switchover, TopicFence};
+use tradewind_wire::region::{RegionCommand, RegionMove, Switchover, TopicFence};
 
 /// The cluster that flows write into, as seen from one of its daemons.
 ///
@@ -114,6 +115,36 @@ pub trait Target: Send + Sync + 'static {
         offset: i64,
     ) -> Result<i64, LogError>;
 
+    /// Of the leader epochs in the log of a partition led here, the largest that is not above `epoch`, and where it ends.
+    fn epoch_end(&self, topic: TopicId, partition: i32, epoch: i32) -> Option<(i32, i64)> {
+        let _ = (topic, partition, epoch);
+        None
+    }
+
+    /// Whole batches of a partition led here under `leader_epoch`, from the one that holds `from` on, none of which reaches
+    /// past `up_to`; about a mebibyte. Empty if there is none.
+    async fn read_own(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        (from, up_to): (i64, i64),
+    ) -> Result<Bytes, LogError> {
+        let _ = (topic, partition, leader_epoch, from, up_to);
+        Err(LogError::NotLeader)
+    }
+
+    /// Whether the cleaner removes records of a topic for the sake of later ones.
+    fn is_compacted(&self, topic: TopicId) -> bool {
+        let _ = topic;
+        false
+    }
+
+    /// An id for a new topic.
+    fn new_topic_id(&self) -> TopicId {
+        TopicId::default()
+    }
+
     /// Waits until the high watermark of a partition led here is at least `offset`.
     async fn await_high_watermark(
         &self,
@@ -179,6 +210,8 @@ pub struct View {
     pub active_nodes: Vec<NodeId>,
     /// Flows into this cluster, by name (`east->west`).
     pub flows: BTreeMap<String, FlowView>,
+    /// Flows out of this cluster that move, or moved, topics away, by name.
+    pub moves: BTreeMap<String, RegionMove>,
     /// Every topic of this cluster by name, mirror or not (names must not clash).
     pub topics: BTreeMap<String, Arc<TopicView>>,
 }
@@ -216,6 +249,8 @@ pub struct FlowView {
     pub paused: Option<Pause>,
     /// Its last switchover and how far that came.
     pub switchover: Option<Switchover>,
+    /// What is known of its source since a failover.
+    pub failback: Option<Failback>,
 }
 
 impl TopicView {

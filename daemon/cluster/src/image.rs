@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::region::{RegionMove, Switchover, TopicFence};
@@ -184,6 +185,21 @@ pub struct Partition {
     /// Where clients' writes ended when the topic was fenced.
     #[serde(default)]
     pub fenced_end: Option<i64>,
+    /// The last failback that took records away here.
+    #[serde(default)]
+    pub truncation: Option<Truncation>,
+}
+
+/// Records that a failback has taken away, after they were kept elsewhere: every copy of the partition removes what was
+/// written from offset `to` on under an earlier epoch than `leader_epoch`, before it leads or follows.
+///
+/// Nothing of what comes later is ever concerned, so it may be carried out at any time and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Truncation {
+    /// The leader epoch that began with it.
+    pub leader_epoch: i32,
+    /// The first offset concerned.
+    pub to: i64,
 }
 
 /// A move of a partition's replicas that is under way.
@@ -235,6 +251,9 @@ pub struct Flow {
     /// The last switchover and how far it came.
     #[serde(default)]
     pub switchover: Option<Switchover>,
+    /// What is known of a source that was failed over and may return.
+    #[serde(default)]
+    pub failback: Option<Failback>,
 }
 
 /// How far a flow is in its life.
@@ -420,6 +439,11 @@ impl Topic {
     /// Whether it was moved to another cluster and is its mirror here.
     pub fn has_moved(&self) -> bool {
         self.fence.is_some() && self.is_mirroring()
+    }
+
+    /// Whether clients are to look for it in another cluster: it is its mirror here, or gave way to a failover there.
+    pub fn is_elsewhere(&self) -> bool {
+        self.has_moved() || self.fence.as_ref().is_some_and(|fence| fence.gone)
     }
 
     /// Whether only its flow may write it.

@@ -1,4 +1,4 @@
-//! The source's side of a switchover on the mesh: what another cluster may ask about moving topics away from here.
+//! The source's side of a switchover or failback on the mesh: what another cluster may ask about moving topics away.
 //!
 //! One question and one answer per stream, both JSON ([`tradewind_wire::region`]). Who asks is the certificate's word, and
 //! whether it may fence is this daemon's configuration (`[clusters.NAME] may_fence`), looked at for every question that
@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use tradewind_broker::groups::{MirroredCommit, MirroredFrom};
 use tradewind_broker::{Broker, OFFSETS_TOPIC};
 use tradewind_cluster::command::Command;
 use tradewind_cluster::image::{FlowState, Image};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_transport::{FrameRx, FrameTx, Peer};
+use tradewind_wire::failback::History;
 use tradewind_wire::flow::{FlowSource, FlowSpec};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{
@@ -119,6 +121,33 @@ impl Regions {
                 })
                 .await
             }
+            RegionWish::GiveWay { region_epoch, topics } => match self.may_fence(peer, &ask.flow) {
+                Ok(reverse) => {
+                    let since = cluster.clock().monotonic();
+                    let command = RegionCommand::GiveWay {
+                        flow: flow.clone(),
+                        peer: peer.to_owned(),
+                        peer_id,
+                        attempt,
+                        region_epoch,
+                        topics,
+                        reverse: Box::new(reverse),
+                    };
+                    match self.propose(command).await {
+                        RegionAnswer::Done => {
+                            gave_way(&cluster.image(), &flow, cluster.clock().monotonic() - since)
+                        }
+                        other => other,
+                    }
+                }
+                Err(refusal) => RegionAnswer::Refused(refusal),
+            },
+            RegionWish::PlanFailback => match self.may_fence(peer, &ask.flow) {
+                Ok(reverse) => plan_failback(&cluster.image(), &reverse),
+                Err(refusal) => RegionAnswer::Refused(refusal),
+            },
+            RegionWish::Rescue(topics) => self.rescue(&flow, (&peer_id, attempt), topics).await,
+            RegionWish::Lower => self.lower(&flow, (&peer_id, attempt)).await,
             RegionWish::Complete { region_epoch, topics } => {
                 self.propose(RegionCommand::Complete {
                     flow,
@@ -187,10 +216,8 @@ impl Regions {
     /// The final positions of the groups that this daemon coordinates.
     async fn positions(&self, flow: &str, attempt: (&str, u64)) -> RegionAnswer {
         let mut images = self.broker.cluster().subscribe();
-        let fenced = |image: &Image| {
-            move_of(image, flow, attempt)
-                .is_some_and(|known| matches!(known.state, MoveState::GroupsFenced | MoveState::Moved))
-        };
+        let fenced =
+            |image: &Image| move_of(image, flow, attempt).is_some_and(|known| known.state.fences_groups());
         let ready = tokio::time::timeout(PATIENCE, images.wait_for(|image| fenced(image))).await;
         if !matches!(ready, Ok(Ok(_))) {
             return RegionAnswer::NotYet("its groups are not fenced, as far as this daemon knows".to_owned());
@@ -226,6 +253,132 @@ impl Regions {
                 })
                 .collect(),
         }
+    }
+}
+
+impl Regions {
+    /// Has the tails kept that the target never got, and says how far that is.
+    async fn rescue(
+        &self,
+        flow: &str,
+        attempt: (&str, u64),
+        topics: BTreeMap<TopicId, Vec<History>>,
+    ) -> RegionAnswer {
+        let cluster = self.broker.cluster();
+        let image = cluster.image();
+        let gave_way = move_of(&image, flow, attempt).is_some_and(|known| known.state == MoveState::GaveWay);
+        if gave_way {
+            if ends(&image, flow).values().flatten().any(Option::is_none) {
+                return RegionAnswer::NotYet("the leaders have not all said where their logs end".to_owned());
+            }
+            let command = RegionCommand::Rescue {
+                flow: flow.to_owned(),
+                peer_id: attempt.0.to_owned(),
+                attempt: attempt.1,
+                topics,
+            };
+            match self.propose(command).await {
+                RegionAnswer::Done => {}
+                other => return other,
+            }
+        }
+        let mut images = cluster.subscribe();
+        let done = |image: &Image| {
+            let known = move_of(image, flow, attempt);
+            known.is_some_and(|known| matches!(known.state, MoveState::Rescued | MoveState::Moved))
+        };
+        let _ = tokio::time::timeout(PATIENCE, images.wait_for(|image| done(image))).await;
+        let image = cluster.image();
+        let Some(known) = move_of(&image, flow, attempt) else {
+            return RegionAnswer::NotYet("that it gave way is not applied on this daemon yet".to_owned());
+        };
+        let mut tails = known.tails.clone();
+        for tail in tails.values_mut().flat_map(|tails| &mut tails.partitions) {
+            // It is the asker's own.
+            tail.history.epochs.clear();
+        }
+        RegionAnswer::Rescued {
+            done: done(&image),
+            tails,
+        }
+    }
+
+    /// Brings the positions of the groups that this daemon coordinates down to the cuts.
+    async fn lower(&self, flow: &str, attempt: (&str, u64)) -> RegionAnswer {
+        let (of, partitions, positions) = match self.positions(flow, attempt).await {
+            RegionAnswer::Positions {
+                of,
+                partitions,
+                positions,
+            } => (of, partitions, positions),
+            other => return other,
+        };
+        let image = self.broker.cluster().image();
+        let known = move_of(&image, flow, attempt);
+        let Some((known, back)) = known.and_then(|known| Some((known, known.reverse.as_ref()?.name())))
+        else {
+            return RegionAnswer::NotYet("that it gave way is not applied on this daemon yet".to_owned());
+        };
+        if !matches!(known.state, MoveState::Rescued | MoveState::Moved) {
+            return RegionAnswer::NotYet("not all of what the target never got is kept".to_owned());
+        }
+        let now_ms = self.broker.cluster().clock().now_ms();
+        let mut down: BTreeMap<String, Vec<MirroredCommit>> = BTreeMap::new();
+        for position in positions {
+            let topic = image.topic(&position.topic).map(|topic| topic.id);
+            let tails = topic.and_then(|topic| known.tails.get(&topic));
+            let number = usize::try_from(position.partition).unwrap_or(usize::MAX);
+            let kept = tails.and_then(|tails| tails.partitions.get(number)?.kept);
+            let Some(cut) = kept.map(|kept| kept.cut).filter(|cut| position.offset > *cut) else {
+                continue;
+            };
+            down.entry(position.group).or_default().push(MirroredCommit {
+                topic: position.topic,
+                partition: position.partition,
+                offset: cut,
+                metadata: position.metadata,
+                mark: MirroredFrom {
+                    flow: back.clone(),
+                    source_offset: cut,
+                    source_version: now_ms,
+                },
+            });
+        }
+        for (group, commits) in down {
+            if let Err(error) = self.broker.coordinator().mirrored_commit(&group, commits).await {
+                return RegionAnswer::NotYet(format!("group {group}: {error}"));
+            }
+        }
+        RegionAnswer::Positions {
+            of,
+            partitions,
+            positions: Vec::new(),
+        }
+    }
+}
+
+/// What gave way to the failover of `flow`, and how long that took.
+fn gave_way(image: &Image, flow: &str, took: Duration) -> RegionAnswer {
+    let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+    tracing::warn!(
+        flow,
+        took_ms,
+        "gave way: clients of another cluster write these topics since a failover"
+    );
+    RegionAnswer::GaveWay {
+        took_ms,
+        topics: ends(image, flow).into_keys().collect(),
+    }
+}
+
+/// Whether this cluster could become the mirror of the one that took over. The rescue asks it again.
+fn plan_failback(image: &Image, reverse: &FlowSpec) -> RegionAnswer {
+    match image.flows.get(&reverse.name()) {
+        Some(known) if known.state != FlowState::Promoted => RegionAnswer::Refused(format!(
+            "flow {} exists at the source and is {:?}; a failback makes that flow by itself",
+            known.name, known.state
+        )),
+        _ => RegionAnswer::Done,
     }
 }
 
@@ -268,7 +421,7 @@ fn plan(image: &Image, flow: &str, reverse: &FlowSpec, topics: &[TopicId]) -> Re
         ));
     }
     if let Some(known) = image.moves.get(flow)
-        && matches!(known.state, MoveState::Fenced | MoveState::GroupsFenced)
+        && known.state.is_open()
     {
         return RegionAnswer::Refused(format!(
             "attempt {} of {} still fences topics at the source",

@@ -302,6 +302,44 @@ impl Target for OwnCluster {
         deleted.map_err(log_error)
     }
 
+    fn epoch_end(&self, topic: TopicId, partition: i32, epoch: i32) -> Option<(i32, i64)> {
+        let replica = self.cluster.replica(topic, partition)?;
+        replica.log().end_offset_for_epoch(epoch)
+    }
+
+    async fn read_own(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        (from, up_to): (i64, i64),
+    ) -> Result<Bytes, LogError> {
+        let replica = self.replica(topic, partition)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let view = replica.leader(Some(leader_epoch)).map_err(log_error)?;
+            let read = replica
+                .log()
+                .read(from.max(view.log_start), OWN_READ_BYTES, up_to);
+            let read = read.map_err(|error| LogError::Unusable(error.to_string()))?;
+            // Whoever led when the reading began may have lost the end to another since.
+            replica.leader(Some(leader_epoch)).map_err(log_error)?;
+            Ok(Bytes::from(read.records.concat()))
+        });
+        let read = reading.await;
+        read.map_err(|error| LogError::Unusable(error.to_string()))?
+    }
+
+    fn is_compacted(&self, topic: TopicId) -> bool {
+        let (image, own) = (self.cluster.image(), self.cluster.node_id());
+        let topic = image.topic_by_id(topic);
+        let policy = topic.and_then(|topic| image.topic_config(topic, "cleanup.policy", Some(own)));
+        policy.is_some_and(|policy| policy.contains("compact"))
+    }
+
+    fn new_topic_id(&self) -> TopicId {
+        TopicId::random(self.cluster.rng().as_ref())
+    }
+
     async fn await_high_watermark(
         &self,
         topic: TopicId,
@@ -435,6 +473,7 @@ fn picture(image: &Image, before: Option<(&Image, &View)>) -> View {
             .iter()
             .map(|(name, flow)| (name.clone(), flow_view(flow)))
             .collect(),
+        moves: image.moves.clone(),
         topics: topics.collect(),
     }
 }
@@ -478,6 +517,7 @@ fn flow_view(flow: &image::Flow) -> FlowView {
         },
         paused: flow.paused.clone(),
         switchover: flow.switchover.clone(),
+        failback: flow.failback.clone(),
     }
 }
 
@@ -515,6 +555,9 @@ fn group_error(error: CoordinatorError) -> GroupError {
         other => GroupError::NotCommitted(other.to_string()),
     }
 }
+
+/// Bytes of one read of the mirror's.
+const OWN_READ_BYTES: usize = 1 << 20;
 
 /// How long the metadata log may take over a change of the mirror's; it is asked again later.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);

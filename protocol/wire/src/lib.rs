@@ -12,6 +12,7 @@ pub mod codec;
 pub mod compression;
 pub mod consumer_protocol;
 pub mod error;
+pub mod failback;
 pub mod flow;
 pub mod ids;
 pub mod mesh;

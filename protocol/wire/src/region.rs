@@ -1,4 +1,5 @@
-//! Moving a region: the words that two clusters, their metadata logs and the command line share about a switchover.
+//! Moving a region: the words that two clusters, their metadata logs and the command line share about a switchover. What a
+//! lost primary goes through when it returns after a failover is in [`crate::failback`].
 //!
 //! Both sides keep their half in their own metadata log. The *target* of the flow holds a [`Switchover`]: it leads, and
 //! its promotion is the only commit point. The *source* holds a [`RegionMove`] and a [`TopicFence`] per topic. An attempt
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::failback::{History, Kept, LoweredPosition, Tails};
 use crate::flow::FlowSpec;
 use crate::ids::TopicId;
 
@@ -113,6 +115,12 @@ pub struct RegionMove {
     pub state: MoveState,
     /// The flow back; none if this attempt was released before it ever fenced.
     pub reverse: Option<FlowSpec>,
+    /// The region epoch of a failover that this cluster gave way to; none for a switchover.
+    #[serde(default)]
+    pub region_epoch: Option<u64>,
+    /// What a failback keeps of each topic.
+    #[serde(default)]
+    pub tails: BTreeMap<TopicId, Tails>,
 }
 
 /// How far a move is at the source.
@@ -127,6 +135,29 @@ pub enum MoveState {
     Released,
     /// The topics are mirrors of the other cluster's.
     Moved,
+    /// Another cluster was promoted while this one was lost: clients' writes and commits are refused.
+    GaveWay,
+    /// As before, and what the other cluster never got is being copied.
+    Rescuing,
+    /// As before, and all of it is kept.
+    Rescued,
+}
+
+impl MoveState {
+    /// Whether topics are fenced and not yet mirrors.
+    pub fn is_open(self) -> bool {
+        !matches!(self, Self::Released | Self::Moved)
+    }
+
+    /// Whether the word of a target that gave its attempt up would let clients write again.
+    pub fn may_release(self) -> bool {
+        matches!(self, Self::Fenced | Self::GroupsFenced)
+    }
+
+    /// Whether groups may not commit any more.
+    pub fn fences_groups(self) -> bool {
+        !matches!(self, Self::Fenced | Self::Released)
+    }
 }
 
 /// That a topic's clients must not write here, because of this flow.
@@ -136,6 +167,9 @@ pub struct TopicFence {
     pub flow: String,
     /// Whether groups may not commit on it either.
     pub groups: bool,
+    /// Whether the other cluster's clients write it for good already.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// One change of the metadata log about moving a region. Each may be repeated.
@@ -250,6 +284,102 @@ pub enum RegionCommand {
         /// What each topic (by its id here) is at the target.
         topics: BTreeMap<TopicId, MovedTopic>,
     },
+    /// Source: a failover at the target has made these topics its clients', under this region epoch.
+    GiveWay {
+        /// The flow, by its name at the target.
+        flow: String,
+        /// The target's name.
+        peer: String,
+        /// The target's cluster id.
+        peer_id: String,
+        /// The attempt: [`crate::failback::Failback::attempt`].
+        attempt: u64,
+        /// The region epoch of the failover.
+        region_epoch: u64,
+        /// The topics. Those that do not exist here are passed over.
+        topics: Vec<TopicId>,
+        /// The flow back.
+        reverse: Box<FlowSpec>,
+    },
+    /// Source: what the target never got is to be kept.
+    Rescue {
+        /// The flow.
+        flow: String,
+        /// The target's cluster id.
+        peer_id: String,
+        /// The attempt.
+        attempt: u64,
+        /// What the target has, by topic id here, each by partition; what is missing there is cut at 0.
+        topics: BTreeMap<TopicId, Vec<History>>,
+    },
+    /// Source: a topic's leader has found a tail: there is to be a topic that keeps it.
+    MakeRescue {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The id that the new topic gets, unless there is one already.
+        id: TopicId,
+    },
+    /// Source: what one partition had above the cut is committed in the rescue topic; the first word stands.
+    TailKept {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The leader epoch under which its leader says so.
+        leader_epoch: i32,
+        /// What was found and kept.
+        kept: Kept,
+    },
+    /// Target: the source has given way to a failover.
+    GaveWay {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// Now, in ms since the epoch.
+        at_ms: i64,
+        /// As in [`RegionAnswer::GaveWay`].
+        took_ms: i64,
+        /// The topics that gave way, by id there.
+        topics: Vec<TopicId>,
+    },
+    /// Target: an operator wants the source back as a mirror.
+    BeginFailback {
+        /// The flow.
+        flow: String,
+        /// Now, in ms since the epoch.
+        at_ms: i64,
+    },
+    /// Target: the source has kept all that never arrived here. These positions are to come down.
+    TailsKept {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// What it kept, by topic id there.
+        tails: BTreeMap<TopicId, Tails>,
+        /// The first of the positions.
+        lowered: Vec<LoweredPosition>,
+        /// How many there are.
+        lowered_total: u64,
+    },
+    /// Target: the source mirrors this cluster.
+    FailbackDone {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// Now, in ms since the epoch.
+        at_ms: i64,
+    },
 }
 
 /// Where one fenced partition ends, by its leader.
@@ -307,6 +437,20 @@ pub enum RegionWish {
         /// By topic id at the source.
         topics: BTreeMap<TopicId, MovedTopic>,
     },
+    /// Clients of the target write these topics since a failover, under this region epoch: fence them.
+    GiveWay {
+        /// The region epoch of the failover.
+        region_epoch: u64,
+        /// The topics.
+        topics: Vec<TopicId>,
+    },
+    /// To know whether a failback could begin. Changes nothing.
+    PlanFailback,
+    /// Keep what the target never got, by topic id at the source; and say how far that is.
+    Rescue(BTreeMap<TopicId, Vec<History>>),
+    /// Bring the positions of the groups coordinated by the daemon that is asked down to the cuts. Answered with
+    /// [`RegionAnswer::Positions`], and no position in it.
+    Lower,
 }
 
 /// What the source answers.
@@ -329,6 +473,20 @@ pub enum RegionAnswer {
         partitions: Vec<i32>,
         /// The positions on the fenced topics of the groups there.
         positions: Vec<GroupPosition>,
+    },
+    /// How far a rescue is, by topic id there.
+    Rescued {
+        /// Whether all of it is kept.
+        done: bool,
+        /// Each topic.
+        tails: BTreeMap<TopicId, Tails>,
+    },
+    /// The source has given way.
+    GaveWay {
+        /// From when the question was read to when its Raft had committed the fence and this daemon had applied it, in ms.
+        took_ms: i64,
+        /// The topics that gave way, by id there.
+        topics: Vec<TopicId>,
     },
     /// Not now: ask again.
     NotYet(String),

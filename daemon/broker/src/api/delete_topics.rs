@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tradewind_cluster::command::Command;
 use tradewind_wire::error::ErrorCode;
+use tradewind_wire::failback::RESCUE_PREFIX;
 use tradewind_wire::messages::delete_topics::{DeletableTopicResult, DeleteTopicState};
 use tradewind_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 
@@ -93,7 +94,8 @@ async fn delete(
     };
     result.name = Some(topic.name.as_str().into());
     result.topic_id = topic.id;
-    if topic.internal {
+    // What a failback has kept is the operator's to delete.
+    if topic.internal && !topic.name.starts_with(RESCUE_PREFIX) {
         return Err((
             ErrorCode::InvalidRequest,
             format!("{} belongs to the cluster.", topic.name),

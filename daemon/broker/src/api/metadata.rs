@@ -73,7 +73,7 @@ pub(crate) async fn handle(broker: &Broker, call: Call<'_>, request: MetadataReq
 fn all_moved(image: &Image, topics: &[MetadataResponseTopic]) -> bool {
     let moved = |topic: &MetadataResponseTopic| {
         let known = image.topic_by_id(topic.topic_id);
-        topic.error_code == ErrorCode::None.code() && known.is_some_and(|topic| topic.has_moved())
+        topic.error_code == ErrorCode::None.code() && known.is_some_and(|topic| topic.is_elsewhere())
     };
     !topics.is_empty() && topics.iter().all(moved)
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use tradewind_wire::failback::FailbackStep;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::SwitchStep;
 
 use super::partitions::limit;
-use super::{change_partition, change_partitions, current, partition, topic};
+use super::{Position, change_partition, change_partitions, current, partition, topic};
 use crate::command::{LineageEntry, MetaError, Outcome, StaleWhat};
 use crate::election::Cause;
 use crate::image::{Cut, Flow, FlowState, Image, MirrorState, Topic};
@@ -72,6 +73,7 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         version: 1,
         paused: None,
         switchover: None,
+        failback: None,
     };
     let outcome = described(&flow);
     image.flows.insert(name, flow);
@@ -146,6 +148,15 @@ pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError
     {
         return Err(MetaError::Region(format!(
             "flow {name}: the source does not know yet what came of its switchover"
+        )));
+    }
+    if flow
+        .failback
+        .as_ref()
+        .is_some_and(|failback| matches!(failback.step, FailbackStep::Rescuing | FailbackStep::Lowering))
+    {
+        return Err(MetaError::Region(format!(
+            "flow {name}: its failback is under way"
         )));
     }
     if let Some(topic) = mirroring(image, name).first() {
@@ -235,11 +246,13 @@ fn follows(last: &Lineage, next: &Lineage) -> Result<(), MetaError> {
 
 /// Ends mirroring. The leader epoch of every mirror partition rises above both sides', so that a mirrored append that is
 /// under way is refused. The leaders then record where their logs end.
-pub(super) fn begin_failover(image: &mut Image, name: &str) -> Result<Outcome, MetaError> {
+pub(super) fn begin_failover(image: &mut Image, at: Position, name: &str) -> Result<Outcome, MetaError> {
     let flow = flow_mut(image, name)?;
     if matches!(flow.state, FlowState::FailingOver | FlowState::Promoted) {
         return Ok(described(flow));
     }
+    super::failback_target::failed_over(image, at, name)?;
+    let flow = flow_mut(image, name)?;
     flow.state = FlowState::FailingOver;
     if let Some(switchover) = &mut flow.switchover
         && switchover.step.may_abort()

@@ -7,6 +7,8 @@
 mod configs;
 mod daemons;
 mod draining;
+mod failback_source;
+mod failback_target;
 mod flows;
 mod partitions;
 mod reassignment;
@@ -128,7 +130,7 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
         Command::PauseTopic { flow, topic, pause } => flows::pause(image, flow, Some(topic), pause.clone()),
         Command::RemoveFlow { flow } => flows::remove(image, flow),
         Command::Lineage { entries } => flows::lineage(image, entries),
-        Command::BeginFailover { flow } => flows::begin_failover(image, flow),
+        Command::BeginFailover { flow } => flows::begin_failover(image, at, flow),
         Command::RecordCut {
             flow,
             topic,
@@ -204,6 +206,66 @@ fn region(image: &mut Image, at: Position, command: &RegionCommand) -> Result<Ou
             region_epoch,
             topics,
         } => region_source::complete(image, flow, (peer_id, *attempt), *region_epoch, topics),
+        other => failback(image, at, other),
+    }
+}
+
+/// The steps that follow a failover: those of the source, then those of the target.
+fn failback(image: &mut Image, at: Position, command: &RegionCommand) -> Result<Outcome, MetaError> {
+    match command {
+        RegionCommand::GiveWay {
+            flow,
+            peer,
+            peer_id,
+            attempt,
+            region_epoch,
+            topics,
+            reverse,
+        } => {
+            let who = (peer.as_str(), peer_id.as_str(), *attempt);
+            failback_source::give_way(image, flow, who, *region_epoch, topics, reverse)
+        }
+        RegionCommand::Rescue {
+            flow,
+            peer_id,
+            attempt,
+            topics,
+        } => failback_source::rescue(image, flow, (peer_id, *attempt), topics),
+        RegionCommand::MakeRescue {
+            flow,
+            attempt,
+            topic,
+            id,
+        } => failback_source::make_rescue(image, at, flow, (*attempt, *topic), *id),
+        RegionCommand::TailKept {
+            flow,
+            attempt,
+            topic,
+            partition,
+            leader_epoch,
+            kept,
+        } => {
+            let which = (*topic, *partition);
+            failback_source::tail_kept(image, flow, *attempt, which, (*leader_epoch, *kept))
+        }
+        RegionCommand::GaveWay {
+            flow,
+            attempt,
+            at_ms,
+            took_ms,
+            topics,
+        } => failback_target::gave_way(image, (flow, *attempt), (*at_ms, *took_ms), topics),
+        RegionCommand::BeginFailback { flow, at_ms } => failback_target::begin(image, flow, *at_ms),
+        RegionCommand::TailsKept {
+            flow,
+            attempt,
+            tails,
+            lowered,
+            lowered_total,
+        } => failback_target::tails_kept(image, (flow, *attempt), tails, (lowered, *lowered_total)),
+        RegionCommand::FailbackDone { flow, attempt, at_ms } => {
+            failback_target::done(image, (flow, *attempt), *at_ms)
+        }
         other => Err(MetaError::Region(format!("a step of a later version: {other:?}"))),
     }
 }

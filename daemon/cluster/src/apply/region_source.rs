@@ -1,5 +1,5 @@
 //! A switchover at the source of a flow: its clients' writes are fenced, then its groups, and in the end its topics are
-//! mirrors of the other cluster's; or it is released.
+//! mirrors of the other cluster's; or it is released. A failback ends here too, after its own steps (`failback_source.rs`).
 //!
 //! A fence outlives everything but the target's word: it is released only for an abort that the target has recorded. An
 //! attempt below the last one that was heard of changes nothing, however late it comes.
@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tradewind_wire::failback::Tails;
 use tradewind_wire::flow::{FlowSpec, Lineage, Naming};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, MovedTopic, PartitionEnd, RegionMove, TopicFence};
@@ -15,10 +16,10 @@ use super::partitions::limit;
 use super::{change_partition, change_partitions, partition, topic};
 use crate::command::{MetaError, Outcome};
 use crate::election::Cause;
-use crate::image::{Flow, FlowState, Image, MirrorState, MirrorTopic, Partition, Topic};
+use crate::image::{Flow, FlowState, Image, MirrorState, MirrorTopic, Partition, Topic, Truncation};
 
 /// The topic that holds the positions of groups.
-const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The epoch of a lineage entry that stands for records which two clusters agreed on by a switchover: it is not compared.
 const AGREED: i32 = -1;
@@ -49,22 +50,21 @@ pub(super) fn may_declare(image: &Image, spec: &FlowSpec) -> Result<(), MetaErro
         .filter(back)
         .map(|known| known.state)
         .collect();
-    let fencing = |state: &MoveState| matches!(state, MoveState::Fenced | MoveState::GroupsFenced);
-    if states.iter().any(fencing) && !image.flows.contains_key(&name) {
+    if states.iter().any(|state| state.is_open()) && !image.flows.contains_key(&name) {
         return Err(MetaError::Region(format!(
-            "a switchover is about to make flow {name}: declare it afterwards"
+            "a switchover or failback is about to make flow {name}: declare it afterwards"
         )));
     }
     if states.contains(&MoveState::Moved) && spec.naming != Naming::Identity {
         return Err(MetaError::Region(format!(
-            "flow {name} was made by a switchover: its naming is \"identity\""
+            "flow {name} was made by a switchover or failback: its naming is \"identity\""
         )));
     }
     Ok(())
 }
 
 /// The move of this attempt; an error in words if another one is the last that was heard of.
-fn current<'a>(
+pub(super) fn current<'a>(
     image: &'a mut Image,
     name: &str,
     (peer_id, attempt): (&str, u64),
@@ -89,7 +89,7 @@ pub(super) fn fence(
 ) -> Result<Outcome, MetaError> {
     limit("topics", topics.len())?;
     if let Some(known) = image.moves.get(name) {
-        let open = matches!(known.state, MoveState::Fenced | MoveState::GroupsFenced);
+        let open = known.state.is_open();
         let same = known.peer_id == peer_id && known.attempt == attempt;
         if same && known.state != MoveState::Released {
             return Ok(Outcome::Done);
@@ -106,17 +106,7 @@ pub(super) fn fence(
             "flow {name}: there is no topic to be fenced"
         )));
     }
-    let back = reverse.name();
-    if let Some(flow) = image
-        .flows
-        .get(&back)
-        .filter(|flow| flow.state != FlowState::Promoted)
-    {
-        return Err(MetaError::FlowState {
-            flow: back,
-            state: flow.state,
-        });
-    }
+    may_take_up(image, Some(reverse))?;
     for id in topics {
         let topic = topic(image, *id)?;
         if topic.fence.is_some() {
@@ -147,13 +137,14 @@ pub(super) fn fence(
             Arc::make_mut(topic).fence = Some(TopicFence {
                 flow: name.to_owned(),
                 groups: false,
+                gone: false,
             });
         }
     }
     raise_epochs(
         image,
         |topic| topics.contains(&topic.id),
-        |_, partition| {
+        |_, _, partition| {
             partition.fenced_end = None;
         },
     );
@@ -165,6 +156,8 @@ pub(super) fn fence(
             attempt,
             state: MoveState::Fenced,
             reverse: Some(reverse.clone()),
+            region_epoch: None,
+            tails: BTreeMap::new(),
         },
     );
     Ok(Outcome::Done)
@@ -199,8 +192,8 @@ pub(super) fn fence_groups(image: &mut Image, name: &str, which: (&str, u64)) ->
     let known = current(image, name, which)?;
     match known.state {
         MoveState::Fenced => known.state = MoveState::GroupsFenced,
-        MoveState::GroupsFenced | MoveState::Moved => return Ok(Outcome::Done),
-        MoveState::Released => {
+        state if state.fences_groups() => return Ok(Outcome::Done),
+        _ => {
             return Err(MetaError::Region(format!("flow {name}: the attempt is given up")));
         }
     }
@@ -213,26 +206,30 @@ pub(super) fn fence_groups(image: &mut Image, name: &str, which: (&str, u64)) ->
             fence.groups = true;
         }
     }
-    raise_epochs(image, |topic| topic.name == OFFSETS_TOPIC, |_, _| ());
+    raise_epochs(image, |topic| topic.name == OFFSETS_TOPIC, |_, _, _| ());
     Ok(Outcome::Done)
 }
 
 /// Raises the leader epoch of every partition of `these` topics, so that nothing which is under way under an earlier one
 /// is acknowledged, and makes a further change to each.
-fn raise_epochs(image: &mut Image, these: impl Fn(&Topic) -> bool, change: impl Fn(&Topic, &mut Partition)) {
+pub(super) fn raise_epochs(
+    image: &mut Image,
+    these: impl Fn(&Topic) -> bool,
+    change: impl Fn(&Topic, i32, &mut Partition),
+) {
     change_partitions(
         image,
         |topic, _| these(topic),
-        |topic, _, partition, _| {
+        |topic, number, partition, _| {
             partition.leader_epoch += 1;
-            change(topic, partition);
+            change(topic, number, partition);
             Cause::Change
         },
     );
 }
 
 /// The topics that flow `name` has fenced here.
-fn fenced(image: &Image, name: &str) -> Vec<TopicId> {
+pub(super) fn fenced(image: &Image, name: &str) -> Vec<TopicId> {
     let by_flow = |topic: &&Arc<Topic>| topic.fence.as_ref().is_some_and(|fence| fence.flow == name);
     let topics = image.topics.values().filter(by_flow);
     topics
@@ -249,18 +246,18 @@ pub(super) fn release(
     (peer, peer_id, attempt): (&str, &str, u64),
 ) -> Result<Outcome, MetaError> {
     if let Some(known) = image.moves.get(name) {
-        let open = matches!(known.state, MoveState::Fenced | MoveState::GroupsFenced);
+        let open = known.state.is_open();
         if known.peer_id == peer_id && attempt < known.attempt {
             return Ok(Outcome::Done);
         }
         if known.peer_id == peer_id && attempt == known.attempt {
             return match known.state {
                 MoveState::Released => Ok(Outcome::Done),
-                MoveState::Moved => Err(MetaError::Region(format!("flow {name}: its topics have moved"))),
-                MoveState::Fenced | MoveState::GroupsFenced => {
+                state if state.may_release() => {
                     unfence(image, name);
                     Ok(Outcome::Done)
                 }
+                _ => Err(MetaError::Region(format!("flow {name}: its topics have moved"))),
             };
         }
         if open {
@@ -278,6 +275,8 @@ pub(super) fn release(
             attempt,
             state: MoveState::Released,
             reverse: None,
+            region_epoch: None,
+            tails: BTreeMap::new(),
         },
     );
     Ok(Outcome::Done)
@@ -285,16 +284,20 @@ pub(super) fn release(
 
 fn unfence(image: &mut Image, name: &str) {
     for id in fenced(image, name) {
-        if let Some(topic) = image.topics.get_mut(&id) {
-            let topic = Arc::make_mut(topic);
-            topic.fence = None;
-            for partition in &mut topic.partitions {
-                partition.fenced_end = None;
-            }
-        }
+        unfence_topic(image, id);
     }
     if let Some(known) = image.moves.get_mut(name) {
         known.state = MoveState::Released;
+    }
+}
+
+fn unfence_topic(image: &mut Image, id: TopicId) {
+    if let Some(topic) = image.topics.get_mut(&id) {
+        let topic = Arc::make_mut(topic);
+        topic.fence = None;
+        for partition in &mut topic.partitions {
+            partition.fenced_end = None;
+        }
     }
 }
 
@@ -310,24 +313,31 @@ pub(super) fn complete(
     let moving = fenced(image, name);
     let known = current(image, name, which)?;
     match known.state {
-        MoveState::GroupsFenced => {}
+        MoveState::GroupsFenced | MoveState::Rescued => {}
         MoveState::Moved => return Ok(Outcome::Done),
-        MoveState::Fenced | MoveState::Released => {
+        _ => {
             return Err(MetaError::Region(format!(
                 "flow {name}: it cannot be promoted there, it is {:?} here",
                 known.state
             )));
         }
     }
-    let (peer, reverse) = (known.peer.clone(), known.reverse.clone());
+    let (peer, reverse, tails) = (known.peer.clone(), known.reverse.clone(), known.tails.clone());
     let reverse =
         reverse.ok_or_else(|| MetaError::Region(format!("flow {name}: the way back is not known")))?;
+    // What was deleted there since a failover stays here, with its own records and nobody else's.
+    let (moving, left): (Vec<_>, Vec<_>) = moving
+        .into_iter()
+        .partition(|id| known.region_epoch.is_none() || topics.contains_key(id));
     if moving.len() != topics.len() || !moving.iter().all(|id| topics.contains_key(id)) {
         return Err(MetaError::Region(format!(
             "flow {name}: the topics promoted there are not those that are fenced here"
         )));
     }
     known.state = MoveState::Moved;
+    for id in left {
+        unfence_topic(image, id);
+    }
     let back = reverse.name();
     for (id, moved) in topics {
         let Some(topic) = image.topics.get_mut(id) else {
@@ -345,9 +355,15 @@ pub(super) fn complete(
     raise_epochs(
         image,
         |topic| topics.contains_key(&topic.id),
-        |topic, partition| {
+        |topic, number, partition| {
             partition.cut = None;
             partition.fenced_end = None;
+            if let Some(to) = cut_off(&tails, topic.id, number) {
+                partition.truncation = Some(Truncation {
+                    leader_epoch: partition.leader_epoch,
+                    to,
+                });
+            }
             partition.lineage = vec![Lineage {
                 target_first: 0,
                 source_cluster_id: which.0.to_owned(),
@@ -362,6 +378,27 @@ pub(super) fn complete(
     Ok(Outcome::Done)
 }
 
+/// From where on a partition's records are kept elsewhere, and to be removed here.
+fn cut_off(tails: &BTreeMap<TopicId, Tails>, topic: TopicId, partition: i32) -> Option<i64> {
+    let tail = tails
+        .get(&topic)?
+        .partitions
+        .get(usize::try_from(partition).ok()?)?;
+    tail.kept.and_then(|kept| kept.removed_from())
+}
+
+/// Refuses a flow back whose place another flow has.
+pub(super) fn may_take_up(image: &Image, reverse: Option<&FlowSpec>) -> Result<(), MetaError> {
+    let flow = reverse.and_then(|reverse| image.flows.get(&reverse.name()));
+    match flow.filter(|flow| flow.state != FlowState::Promoted) {
+        Some(flow) => Err(MetaError::FlowState {
+            flow: flow.name.clone(),
+            state: flow.state,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// The flow back copies. One that was promoted keeps its declaration: it is what the configuration says.
 fn take_up(image: &mut Image, name: String, spec: FlowSpec) {
     let flow = image.flows.entry(name.clone()).or_insert_with(|| Flow {
@@ -373,7 +410,9 @@ fn take_up(image: &mut Image, name: String, spec: FlowSpec) {
         version: 1,
         paused: None,
         switchover: None,
+        failback: None,
     });
     flow.state = FlowState::Active;
     flow.paused = None;
+    flow.failback = None;
 }

@@ -29,6 +29,7 @@ pub(super) fn begin(
     let topics = moving(image, name);
     let flow = flow_mut(image, name)?;
     let step = flow.switchover.as_ref().map(|switchover| switchover.step);
+    let step = step.filter(|_| flow.failback.is_none());
     match (flow.state, step) {
         (FlowState::SwitchingOver, _)
         | (FlowState::Promoted, Some(SwitchStep::Promoted | SwitchStep::Done)) => {
@@ -164,7 +165,8 @@ pub(super) fn source_fenced(
     Ok(Outcome::Done)
 }
 
-fn own_region_epoch(image: &Image, name: &str) -> u64 {
+/// The region epoch of what flow `name` shares with its source.
+pub(super) fn own_region_epoch(image: &Image, name: &str) -> u64 {
     let source = image.flows.get(name).map(|flow| &flow.source);
     source
         .and_then(|source| image.regions.get(source))

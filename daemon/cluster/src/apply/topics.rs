@@ -70,6 +70,7 @@ pub(super) fn create(image: &mut Image, at: Position, create: &CreateTopic) -> R
 pub(super) fn delete(image: &mut Image, at: Position, id: TopicId) -> Result<Outcome, MetaError> {
     let topic = topic(image, id)?;
     super::region_source::not_fenced(&topic)?;
+    super::failback_source::is_not_needed(image, &topic)?;
     image.topics.remove(&id);
     image.names.remove(&topic.name);
     image.tombstones.insert(id, at.index);

@@ -14,6 +14,7 @@ mod following;
 mod leadership;
 mod leading;
 mod reading;
+mod truncating;
 mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -112,6 +113,8 @@ struct State {
     settings: ReplicaSettings,
     commits: CommitWaiters,
     failure: Option<String>,
+    /// The last truncation that this run has carried out.
+    truncated: Option<i32>,
 }
 
 enum Role {
@@ -145,6 +148,7 @@ impl Replica {
                 settings,
                 commits: CommitWaiters::default(),
                 failure: None,
+                truncated: None,
             }),
             high_watermark: AtomicI64::new(high_watermark),
             durable_start: AtomicI64::new(durable_start),
@@ -321,6 +325,7 @@ impl Replica {
             return;
         }
         state.settings = settings;
+        self.remove_diverged(&mut state, partition.truncation);
         let epoch_changed = partition.leader_epoch != state.leader_epoch;
         let lead = partition.leader == Some(self.context.own) && own_registration && state.failure.is_none();
         let assignment = Assignment {

@@ -8,6 +8,7 @@ mod cert;
 mod cluster;
 mod config;
 mod consume;
+mod failback;
 mod group;
 mod http;
 pub(crate) mod kafka;
@@ -65,6 +66,7 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Mirror(command) => mirror::run(command, output),
         Command::Failover(args) => http::failover(&args, output),
         Command::Switchover(args) => switchover::run(&args, output),
+        Command::Failback(args) => failback::run(&args, output),
     }
 }
 

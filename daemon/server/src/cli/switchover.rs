@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tradewind_mirror::switchover_report::SwitchoverReport;
 
-use super::args::SwitchoverArgs;
+use super::args::{HttpArgs, SwitchoverArgs};
 use super::http::{get, post};
 use super::{Failure, Output};
 
@@ -14,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How many looks in a row may fail: the daemon may be starting again.
 const FAILED_LOOKS: u32 = 50;
 /// Beginning it asks the source first.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(40);
+pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit code 0 when clients may write at the target and the source has taken up the flow back; 1 when it was given up.
 pub(super) fn run(args: &SwitchoverArgs, output: Output) -> Result<u8, Failure> {
@@ -27,8 +28,21 @@ pub(super) fn run(args: &SwitchoverArgs, output: Output) -> Result<u8, Failure> 
             "group_drain_ms": millis(args.group_drain),
         })
     };
-    let mut report: SwitchoverReport = post(&args.at, "/v1/switchover", &body, BEGIN_TIMEOUT)?;
+    let begun: SwitchoverReport = post(&args.at, "/v1/switchover", &body, BEGIN_TIMEOUT)?;
     let path = format!("/v1/switchover?flow={}", encoded(&args.flow));
+    let report = watch(&args.at, &path, begun, progress, |report| report.ended)?;
+    output.text(&report, &summary(&report))?;
+    Ok(u8::from(!report.promoted && !args.abort))
+}
+
+/// Looks at what was begun until it has ended, and tells each step on standard error.
+pub(super) fn watch<T: DeserializeOwned>(
+    at: &HttpArgs,
+    path: &str,
+    mut report: T,
+    progress: impl Fn(&T) -> String,
+    ended: impl Fn(&T) -> bool,
+) -> Result<T, Failure> {
     let (mut told, mut failed) = (String::new(), 0);
     loop {
         let line = progress(&report);
@@ -36,18 +50,16 @@ pub(super) fn run(args: &SwitchoverArgs, output: Output) -> Result<u8, Failure> 
             eprintln!("{line}");
             told = line;
         }
-        if report.ended {
-            break;
+        if ended(&report) {
+            return Ok(report);
         }
         std::thread::sleep(LOOK);
-        match get(&args.at, &path) {
+        match get(at, path) {
             Ok(now) => (report, failed) = (now, 0),
             Err(error) if failed >= FAILED_LOOKS => return Err(error),
             Err(_) => failed += 1,
         }
     }
-    output.text(&report, &summary(&report))?;
-    Ok(u8::from(!report.promoted && !args.abort))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -55,7 +67,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// A flow's name in a query: everything but letters, digits and a few signs by its number.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),

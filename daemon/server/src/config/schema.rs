@@ -256,7 +256,7 @@ const REMOTE: &[Key] = &[
         "may_fence",
         Shape::Flag,
         "false",
-        "Of `mesh`: whether a `switchover` there may fence topics here and take them over.",
+        "Of `mesh`: whether a `switchover` or `failover` there may fence topics here and take them over.",
     ),
 ];
 

@@ -139,12 +139,21 @@ fn attention(
         ));
     }
     for (flow, known) in &image.moves {
-        if matches!(known.state, MoveState::Fenced | MoveState::GroupsFenced) {
-            attention.push(format!(
+        match known.state {
+            MoveState::Fenced | MoveState::GroupsFenced => attention.push(format!(
                 "topics are fenced: {} takes them over by a switchover of {flow}; clients cannot write them until that \
                  ends",
                 known.peer
-            ));
+            )),
+            MoveState::GaveWay => attention.push(format!(
+                "topics have given way to a failover of {flow}: clients write at {0}; `tradewind failback '{flow}'` there \
+                 makes this side its mirror",
+                known.peer
+            )),
+            MoveState::Rescuing | MoveState::Rescued => {
+                attention.push(format!("a failback of {flow} is under way, driven by {}", known.peer));
+            }
+            MoveState::Moved | MoveState::Released => {}
         }
     }
     for flow in flows {
@@ -300,7 +309,7 @@ pub(super) async fn failover(
 pub(super) async fn unknown() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover,switchover}"
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover,failback,switchover}"
             .into(),
     )
 }

@@ -1,6 +1,7 @@
 //! The rules one by one, each on a small image: daemons and in-sync sets here, topics and flows beside.
 
 mod draining;
+mod failbacks;
 mod flows;
 mod moves;
 mod regions;

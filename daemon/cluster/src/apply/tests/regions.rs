@@ -14,12 +14,12 @@ use super::{Log, TOPIC};
 use crate::command::{Command, CreateTopic, GrowTopic, MetaError, MirrorBinding, Outcome};
 use crate::image::{FlowState, Image};
 
-const THERE: TopicId = TopicId([3; 16]);
-const FLOW: &str = "east->west";
-const BACK: &str = "west->east";
-const WEST_ID: &str = "west-id";
+pub(super) const THERE: TopicId = TopicId([3; 16]);
+pub(super) const FLOW: &str = "east->west";
+pub(super) const BACK: &str = "west->east";
+pub(super) const WEST_ID: &str = "west-id";
 
-fn spec(from: &str, to: &str) -> FlowSpec {
+pub(super) fn spec(from: &str, to: &str) -> FlowSpec {
     FlowSpec {
         source_cluster: from.to_owned(),
         target_cluster: to.to_owned(),
@@ -33,7 +33,7 @@ fn spec(from: &str, to: &str) -> FlowSpec {
 }
 
 /// The west, with the mirror of one topic of one partition.
-fn west() -> Log {
+pub(super) fn west() -> Log {
     let mut log = Log::with(1);
     log.must(&Command::DeclareFlow {
         spec: spec("east", "west"),
@@ -49,7 +49,7 @@ fn west() -> Log {
 }
 
 /// The east, with the topic itself and the one that groups commit to.
-fn east() -> Log {
+pub(super) fn east() -> Log {
     let mut log = Log::with(1);
     log.must(&Command::CreateTopic(CreateTopic::new("orders", THERE, 1, 1)));
     let offsets = CreateTopic::new("__consumer_offsets", TopicId([9; 16]), 2, 1);
@@ -57,7 +57,7 @@ fn east() -> Log {
     log
 }
 
-fn region(log: &mut Log, command: RegionCommand) -> Result<Outcome, MetaError> {
+pub(super) fn region(log: &mut Log, command: RegionCommand) -> Result<Outcome, MetaError> {
     log.apply(&Command::Region(command))
 }
 
@@ -166,7 +166,7 @@ fn end(attempt: u64) -> RegionCommand {
     }
 }
 
-fn epoch(log: &Log, topic: TopicId) -> i32 {
+pub(super) fn epoch(log: &Log, topic: TopicId) -> i32 {
     log.image.partition(topic, 0).unwrap().leader_epoch
 }
 

@@ -82,6 +82,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  tradewind switchover 'east->west' --url http://west-1:9644\n  tradewind switchover 'east->west' --abort"
     )]
     Switchover(SwitchoverArgs),
+    /// Bring the lost source of a failed-over flow back as a mirror: what never arrived here is kept at the source in topics
+    /// of its own, then its logs are cut and it copies from here. Asked of a daemon of the side that took over; repeating it
+    /// goes on where it stood.
+    #[command(after_help = "Example:\n  tradewind failback 'east->west' --url http://west-1:9644")]
+    Failback(FailbackArgs),
 }
 
 /// Arguments of `demo`.
@@ -375,6 +380,15 @@ pub(crate) struct FailoverArgs {
     pub(crate) at: HttpArgs,
 }
 
+/// Arguments of `failback`.
+#[derive(Debug, Args)]
+pub(crate) struct FailbackArgs {
+    /// The flow that was failed over, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
 /// Arguments of `switchover`.
 #[derive(Debug, Args)]
 pub(crate) struct SwitchoverArgs {
@@ -455,6 +469,7 @@ mod tests {
             "mirror verify east->west --topic a --topic b --rate 8",
             "switchover east->west --give-up-after 30s --group-drain 2s",
             "switchover east->west --abort",
+            "failback east->west --url http://a:1",
             "topic list --bootstrap-server a:1,b:2 --timeout 5s -o json",
         ] {
             assert!(parses(good), "{good}");
