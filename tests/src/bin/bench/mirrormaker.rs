@@ -50,7 +50,7 @@ use tradewind_tests::{Kafka, ports, wait};
 use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
 
-use crate::clients::{Java, Load};
+use crate::clients::{Java, Load, Producer};
 use crate::figures::Figures;
 use crate::mirrors::{MIRRORS, Target};
 use crate::systems::{Apache, Far, System};
