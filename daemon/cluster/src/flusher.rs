@@ -1,13 +1,14 @@
 //! Group commit: a few threads that make dirty logs durable and tell their replicas how far.
 //!
 //! A replica is queued at most once, and flushed by at most one thread at a time; what is appended meanwhile goes with
-//! its next flush. So the number of fsyncs follows the disk, not the number of appends.
+//! its next flush. So the number of fsyncs follows the disk, not the number of appends. When nothing is to be flushed, the
+//! same threads have the kernel begin to write what is not flushed each time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tradewind_wire::clock::Clock;
 
@@ -26,7 +27,11 @@ const AGAIN: u8 = 3;
 
 /// Where one replica stands in the queue.
 #[derive(Debug, Default)]
-pub(crate) struct FlushState(AtomicU8);
+pub(crate) struct FlushState {
+    flush: AtomicU8,
+    /// Whether it is queued to be written back.
+    write_back: AtomicBool,
+}
 
 impl FlushState {
     /// Something was appended; true if the replica must be queued.
@@ -36,17 +41,26 @@ impl FlushState {
             FLUSHING => Some(AGAIN),
             _ => None,
         };
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
+        self.flush.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
     }
 
     fn begin(&self) {
-        self.0.store(FLUSHING, Ordering::Release);
+        self.flush.store(FLUSHING, Ordering::Release);
     }
 
     /// The flush is over; true if the replica must be queued again.
     fn done(&self) -> bool {
         let next = |state| Some(if state == AGAIN { QUEUED } else { IDLE });
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(AGAIN)
+        self.flush.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(AGAIN)
+    }
+
+    /// Much was appended; true if the replica must be queued to be written back.
+    fn unwritten(&self) -> bool {
+        !self.write_back.swap(true, Ordering::AcqRel)
+    }
+
+    fn written_back(&self) {
+        self.write_back.store(false, Ordering::Release);
     }
 }
 
@@ -68,6 +82,8 @@ struct Queue {
 #[derive(Default)]
 struct Dirty {
     replicas: VecDeque<Weak<Replica>>,
+    /// To be written back, not flushed.
+    unwritten: VecDeque<Weak<Replica>>,
     stopped: bool,
 }
 
@@ -110,6 +126,18 @@ impl Flusher {
             self.queue.push(replica.clone());
         }
     }
+
+    /// The replica's log has much that the kernel was not asked to write yet: have it begin soon.
+    pub(crate) fn enqueue_write_back(&self, replica: &Weak<Replica>) {
+        if replica
+            .upgrade()
+            .is_some_and(|replica| replica.flush_state.unwritten())
+        {
+            self.queue.dirty.lock().unwritten.push_back(replica.clone());
+            self.queue.wake.notify_one();
+            self.queue.woken.notify_one();
+        }
+    }
 }
 
 impl Queue {
@@ -130,6 +158,10 @@ impl Queue {
                     if dirty.stopped {
                         return;
                     }
+                    if let Some(replica) = dirty.unwritten.pop_front() {
+                        MutexGuard::unlocked(&mut dirty, || write_back(&replica));
+                        continue;
+                    }
                     self.wake.wait(&mut dirty);
                 }
             };
@@ -141,6 +173,10 @@ impl Queue {
 
     async fn work_in_a_task(self: Arc<Self>, clock: Arc<dyn Clock>) {
         loop {
+            let unwritten = self.dirty.lock().unwritten.pop_front();
+            if let Some(replica) = unwritten {
+                write_back(&replica);
+            }
             let next = self.dirty.lock().replicas.pop_front();
             let Some(next) = next else {
                 if self.dirty.lock().stopped {
@@ -170,6 +206,13 @@ impl Queue {
         if replica.flush_state.done() {
             self.push(next);
         }
+    }
+}
+
+fn write_back(replica: &Weak<Replica>) {
+    if let Some(replica) = replica.upgrade() {
+        replica.flush_state.written_back();
+        replica.log().write_back();
     }
 }
 

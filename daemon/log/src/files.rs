@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -30,6 +32,17 @@ pub(crate) fn write_all_at(file: &File, slices: &mut [IoSlice<'_>], mut position
         }
     }
     Ok(())
+}
+
+/// Asks the kernel to begin writing these whole pages, and does not wait. Says nothing about durability, and failures show
+/// at the next flush.
+///
+/// `sync_file_range` would say so in plain words, but has no safe binding. `POSIX_FADV_DONTNEED` begins to write what is dirty,
+/// and drops what is clean already: so it is only for pages that have just been written to.
+pub(crate) fn begin_writing(file: &File, pages: Range<u64>) {
+    if let Some(length) = NonZeroU64::new(pages.end.saturating_sub(pages.start)) {
+        let _ = rustix::fs::fadvise(file, pages.start, Some(length), rustix::fs::Advice::DontNeed);
+    }
 }
 
 /// Whether the error says that there is no space: the one failure after which a log remains usable.

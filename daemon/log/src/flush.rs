@@ -6,12 +6,40 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::Log;
 use crate::suspect::{self, Suspect};
 use crate::{epochs, files, metrics};
 
+/// What has waited longer than this to be written back the kernel may have written by itself (it begins with what is older
+/// than 30 s, `vm.dirty_expire_centisecs`).
+const WRITTEN_BY_ITSELF: Duration = Duration::from_secs(20);
+
 impl Log {
+    /// Has the kernel begin to write what was appended since the last call, and waits for nothing. So the disk works all the time,
+    /// instead of being given all at once what many logs have gathered: whoever appends would have to wait for that,
+    /// because the file system lets nobody change its journal meanwhile. Promises nothing: only a flush makes durable.
+    pub fn write_back(&self) {
+        let now = self.env.clock.monotonic();
+        let (file, pages, before) = {
+            let mut state = self.lock();
+            if state.closed || self.poisoned().is_some() {
+                return;
+            }
+            let before = std::mem::replace(&mut state.written_back_at, now);
+            let active = state.active();
+            let (file, pages) = (Arc::clone(&active.file), active.take_unwritten());
+            self.publish(&state);
+            (file, pages, before)
+        };
+        if now.saturating_sub(before) < WRITTEN_BY_ITSELF
+            && let Ok(file) = file.held()
+        {
+            files::begin_writing(&file, pages);
+        }
+    }
+
     /// Flushes everything appended so far and returns the flushed end. Blocks; one flush runs at a time. An error puts the
     /// log out of service, because the kernel may have dropped the pages it could not write; unless there is only no space for
     /// the epochs file: then nothing was flushed, and the log is to be flushed again later.
@@ -30,6 +58,7 @@ impl Log {
             state.flush_cap = i64::MAX;
             let unflushed = (state.unflushed, state.unflushed_since);
             (state.unflushed, state.unflushed_since) = (0, i64::MAX);
+            state.active().take_unwritten();
             self.publish(&state);
             let closed = std::mem::take(&mut state.unsynced);
             let active = Arc::clone(&state.active().file);

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tradewind_wire::clock::Clock;
@@ -95,6 +96,7 @@ struct Marks {
     unflushed: AtomicU64,
     /// `i64::MAX` for none.
     unflushed_since: AtomicI64,
+    unwritten: AtomicU64,
 }
 
 /// What the mutex guards.
@@ -112,6 +114,8 @@ pub(crate) struct State {
     pub(crate) unflushed: u64,
     /// When the first of them were; `i64::MAX` for none.
     pub(crate) unflushed_since: i64,
+    /// When the kernel was last asked to begin writing ([`Log::write_back`]).
+    pub(crate) written_back_at: Duration,
     pub(crate) epochs: Epochs,
     /// Whether the epochs differ from their file.
     pub(crate) epochs_dirty: bool,
@@ -164,6 +168,7 @@ impl Log {
                 size: AtomicU64::new(0),
                 unflushed: AtomicU64::new(0),
                 unflushed_since: AtomicI64::new(i64::MAX),
+                unwritten: AtomicU64::new(0),
             },
             state: Mutex::new(state),
             replacing: Mutex::new(()),
@@ -205,13 +210,17 @@ impl Log {
         self.marks.size.load(Ordering::Acquire)
     }
 
-    /// Bytes appended since the last flush began: when these grow large, a flush in the background keeps the kernel from
-    /// stopping an appender to write them, and recovery short.
+    /// Bytes appended since the last flush began: when these grow large, a flush in the background keeps recovery short.
     pub fn unflushed_bytes(&self) -> u64 {
         self.marks.unflushed.load(Ordering::Acquire)
     }
 
-    /// When the oldest of them was appended, by this daemon's clock.
+    /// Bytes that the kernel was not asked to write yet ([`Self::write_back`]).
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.marks.unwritten.load(Ordering::Acquire)
+    }
+
+    /// When the oldest unflushed byte was appended, by this daemon's clock.
     pub fn unflushed_since(&self) -> Option<i64> {
         Some(self.marks.unflushed_since.load(Ordering::Acquire)).filter(|since| *since != i64::MAX)
     }
@@ -358,6 +367,8 @@ impl Log {
         self.marks
             .unflushed_since
             .store(state.unflushed_since, Ordering::Release);
+        let unwritten = state.segments.back().map_or(0, Segment::unwritten);
+        self.marks.unwritten.store(unwritten, Ordering::Release);
     }
 
     /// Puts the log out of service.

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tradewind_wire::batch::{Batch, ControlKind};
 
@@ -127,6 +128,7 @@ impl<'a> Opening<'a> {
             size: 0,
             unflushed: 0,
             unflushed_since: i64::MAX,
+            written_back_at: Duration::ZERO,
             epochs_dirty: false,
             epochs: epochs.clone().unwrap_or_default(),
             producers: Producers::default(),

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::scan::{Scan, ScanError};
 
 /// Space is reserved in steps of this size, once a segment is larger than one.
 const RESERVE_STEP: u64 = 4 << 20;
+/// What the kernel writes at once, at the least.
+const PAGE_BYTES: u64 = 4096;
 /// An entry of Kafka's `.txnindex`: version, producer id, first, last and last stable offset.
 const ABORTED_ENTRY: usize = 34;
 
@@ -42,6 +45,8 @@ pub(crate) struct Segment {
     pub(crate) index: Option<Index>,
     pub(crate) aborted: Vec<AbortedTransaction>,
     reserved: u64,
+    /// What lies below this the kernel was asked to write.
+    written_back: u64,
 }
 
 impl Segment {
@@ -60,6 +65,7 @@ impl Segment {
             index: Some(Index::default()),
             aborted: Vec::new(),
             reserved: 0,
+            written_back: 0,
         })
     }
 
@@ -77,6 +83,7 @@ impl Segment {
             index: None,
             aborted: Vec::new(),
             reserved: 0,
+            written_back: 0,
         }
     }
 
@@ -119,6 +126,8 @@ impl Segment {
         let file = self.file.held().map_err(WriteError::Broken)?;
         let total: u64 = batches.iter().map(|b| b.size() as u64).sum();
         self.reserve(&file, total);
+        // What was cut off and is written anew is new.
+        self.written_back = self.written_back.min(self.size);
         let headers: Vec<[u8; BATCH_OVERHEAD]> = batches.iter().map(Batch::header_bytes).collect();
         let payloads: Vec<_> = batches.iter().map(Batch::payload).collect();
         let mut slices: Vec<_> = headers
@@ -298,6 +307,19 @@ impl Segment {
     fn relative_max(&self) -> Option<(i64, u32)> {
         self.max_timestamp
             .map(|(timestamp, offset)| (timestamp, self.relative(offset)))
+    }
+
+    /// Bytes that the kernel was not asked to write yet.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.size.saturating_sub(self.written_back)
+    }
+
+    /// The whole pages among them, which count as asked for from now on. A page that is not full yet will change again.
+    pub(crate) fn take_unwritten(&mut self) -> Range<u64> {
+        let end = self.size - self.size % PAGE_BYTES;
+        let start = self.written_back.min(end);
+        self.written_back = end;
+        start..end
     }
 
     /// Reserves space ahead on segments that grow. A device that cannot is no error; a full one shows at the write.

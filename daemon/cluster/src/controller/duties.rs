@@ -1,4 +1,4 @@
-//! Carries out the controller's duties on every tick: sessions, the cluster's name, who votes, daemons that are to follow
+//! Carries out the controller's duties on every tick, and at once when a reign begins: sessions, the cluster's name, who votes, daemons that are to follow
 //! the log.
 
 use std::sync::Arc;
@@ -27,13 +27,29 @@ pub(crate) async fn run(core: Arc<Core>) {
     let housekeeping = Arc::new(AtomicBool::new(false));
     let mut leader_before = None;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = reign_begins(&core) => {}
+        }
         let status = core.group.status();
         tick(&core, &status, leader_before, &housekeeping);
         if !status.is_leader {
             leader_before = status.leader.or(leader_before);
         }
     }
+}
+
+/// Returns when this daemon has become the controller and has applied what came before.
+async fn reign_begins(core: &Arc<Core>) {
+    let begun = core.sessions.lock().reign();
+    let mut images = core.images.clone();
+    while images.changed().await.is_ok() {
+        let status = core.group.status();
+        if status.is_leader && core.image().term == status.reign && begun != Some(status.reign) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn tick(core: &Arc<Core>, status: &Status, leader_before: Option<NodeId>, housekeeping: &Arc<AtomicBool>) {

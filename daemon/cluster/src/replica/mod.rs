@@ -37,8 +37,10 @@ use crate::flusher::{FlushState, Flusher};
 use crate::image::Partition;
 use crate::replicate::signal::Subscribers;
 
-/// Topics that do not flush each append are flushed when this much is dirty.
-const BACKGROUND_FLUSH_BYTES: u64 = 16 << 20;
+/// Topics that do not flush each append are flushed when this much is not.
+const BACKGROUND_FLUSH_BYTES: u64 = 64 << 20;
+/// And the kernel is asked to begin writing when this much is new.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
 
 /// Where a partition stands at its leader, or as far as a follower knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -478,7 +480,7 @@ impl Replica {
     }
 
     /// Has the log flushed: after each append if that is what counts, else after `flush.messages`, and before so much is
-    /// dirty that the kernel would make an appender wait for it.
+    /// unflushed that recovery would take long. Has it written back in between, so that a flush finds little to do.
     fn flush_later(&self, settings: ReplicaSettings) {
         let unflushed = self.log.end().saturating_sub(self.log.flushed_end());
         if settings.flush_each
@@ -486,6 +488,8 @@ impl Replica {
             || self.log.unflushed_bytes() >= BACKGROUND_FLUSH_BYTES
         {
             self.context.flusher.enqueue(&self.me);
+        } else if self.log.unwritten_bytes() >= WRITE_BACK_BYTES {
+            self.context.flusher.enqueue_write_back(&self.me);
         }
     }
 

@@ -179,6 +179,31 @@ fn log_append_time_is_the_brokers() {
 }
 
 #[test]
+fn whole_pages_are_written_back_once() {
+    let mut bench = Bench::new();
+    bench.config.segment_bytes = 1 << 20;
+    let log = bench.fresh();
+    for _ in 0..3 {
+        log.append(batch(1, &"x".repeat(3000)), 0).unwrap();
+    }
+    let written = log.size_bytes();
+    assert_eq!(log.unwritten_bytes(), written);
+    log.write_back();
+    assert_eq!(log.unwritten_bytes(), written % 4096, "the last page is not full");
+    log.append(batch(1, &"y".repeat(5000)), 0).unwrap();
+    log.flush().unwrap();
+    assert!(log.unwritten_bytes() < 4096, "a flush writes, too");
+    log.truncate_to(1).unwrap();
+    let kept = log.size_bytes();
+    log.append(batch(1, "z"), 0).unwrap();
+    assert_eq!(
+        log.unwritten_bytes(),
+        log.size_bytes() - kept,
+        "what is written after a cut is new"
+    );
+}
+
+#[test]
 fn flushing_moves_the_flushed_end_and_closing_refuses_what_follows() {
     let bench = Bench::new();
     let log = bench.fresh();
@@ -187,6 +212,12 @@ fn flushing_moves_the_flushed_end_and_closing_refuses_what_follows() {
             .unwrap();
     }
     assert_eq!((log.flushed_end(), log.unflushed_bytes()), (0, log.size_bytes()));
+    log.write_back();
+    assert_eq!(
+        (log.flushed_end(), log.unflushed_bytes()),
+        (0, log.size_bytes()),
+        "which is no flush"
+    );
     assert_eq!(log.flush().unwrap(), 60);
     assert_eq!((log.flushed_end(), log.unflushed_bytes()), (60, 0));
     log.close().unwrap();
