@@ -46,7 +46,7 @@ pub(crate) struct Core {
     pub(crate) group: Group,
     pub(crate) dialer: Arc<Dialer>,
     lines: Lines,
-    images: watch::Receiver<Arc<Image>>,
+    pub(crate) images: watch::Receiver<Arc<Image>>,
     standing: watch::Sender<Standing>,
     pub(crate) sessions: Mutex<Sessions>,
     heard: Mutex<HashMap<NodeId, Duration>>,
