@@ -1,5 +1,5 @@
-//! What the programs share that kill daemons again and again, batch by batch, until enough were killed: their options, the
-//! file that keeps what all batches came to, and the command that repeats a batch with a fault.
+//! What the programs share that do the same to clusters again and again, batch by batch, until it was done often enough:
+//! their options, the file that keeps what all batches came to, and the command that repeats a batch with a fault.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::options::Options;
 
 /// What all batches so far came to.
 pub trait Totals: Default + Serialize + DeserializeOwned {
-    /// Processes killed.
-    fn kills(&self) -> u64;
+    /// How often it was done.
+    fn done(&self) -> u64;
     /// The seed of the next batch.
     fn next_seed(&mut self) -> &mut u64;
     /// All of it in a line.
     fn told(&self) -> String;
 }
 
-/// One batch: where its files go, its seed, and how many processes are to be killed.
+/// One batch: where its files go, its seed, and how often it is to be done.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// An empty folder.
@@ -28,11 +28,11 @@ pub struct Batch<'a> {
     /// Everything that is drawn comes from this.
     pub seed: u64,
     /// At least one.
-    pub kills: u64,
+    pub count: u64,
 }
 
 struct Said {
-    kills: u64,
+    count: u64,
     totals: PathBuf,
     seed: u64,
     batch: u64,
@@ -40,18 +40,18 @@ struct Said {
 }
 
 impl Said {
-    fn read(program: &str, batch: u64) -> Result<Self> {
-        let usage = format!("{program} --kills N --totals FILE [--seed S] [--batch N] [--folder DIR]");
+    fn read(program: &str, unit: &str, batch: u64) -> Result<Self> {
+        let usage = format!("{program} --{unit} N --totals FILE [--seed S] [--batch N] [--folder DIR]");
         let mut options = Options::read(std::env::args().skip(1))?;
         let said = Self {
-            kills: options.take("--kills")?.unwrap_or(0),
+            count: options.take(&format!("--{unit}"))?.unwrap_or(0),
             totals: options.take("--totals")?.unwrap_or_default(),
             seed: options.take("--seed")?.unwrap_or(1),
             batch: options.take("--batch")?.unwrap_or(batch),
             folder: options.take("--folder")?,
         };
         options.end(&usage)?;
-        if said.kills == 0 || said.batch == 0 || said.totals.as_os_str().is_empty() {
+        if said.count == 0 || said.batch == 0 || said.totals.as_os_str().is_empty() {
             bail!(usage);
         }
         Ok(said)
@@ -89,28 +89,29 @@ impl Said {
     }
 }
 
-/// Runs batches of `batch` kills, unless the command line says another number, until the file of totals says that enough
-/// processes were killed. The file is written after each batch. The first batch that fails ends the run: its files stay
+/// Runs batches of `batch` each, unless the command line says another number, until the file of totals says that it was
+/// done as often as `--unit` (say, `--kills`) asks. The file is written after each batch. The first batch that fails ends the run: its files stay
 /// where they are, and the command that draws the same again is printed.
 pub fn run<T: Totals>(
     program: &str,
+    unit: &str,
     batch: u64,
     mut one: impl FnMut(Batch<'_>, &mut T) -> Result<()>,
 ) -> Result<()> {
-    let said = Said::read(program, batch)?;
+    let said = Said::read(program, unit, batch)?;
     let mut totals: T = said.load()?;
-    while totals.kills() < said.kills {
+    while totals.done() < said.count {
         let folder = said.folder()?;
         let seed = *totals.next_seed();
-        let kills = said.batch.min(said.kills - totals.kills());
+        let count = said.batch.min(said.count - totals.done());
         let batch = Batch {
             folder: folder.path(),
             seed,
-            kills,
+            count,
         };
         if let Err(error) = one(batch, &mut totals) {
             println!("the clusters' files are in {}", folder.keep().display());
-            println!("again: {program} --kills {kills} --batch {kills} --totals /dev/null --seed {seed}");
+            println!("again: {program} --{unit} {count} --batch {count} --totals /dev/null --seed {seed}");
             return Err(error);
         }
         *totals.next_seed() += 1;

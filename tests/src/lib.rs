@@ -21,6 +21,7 @@ pub mod history;
 pub mod kafka;
 pub mod load;
 pub mod mesh;
+pub mod moving;
 pub mod options;
 pub mod ports;
 pub mod program;

@@ -47,7 +47,7 @@ struct Totals {
 }
 
 fn main() -> Result<()> {
-    batches::run("crashes", 100, batch)
+    batches::run("crashes", "kills", 100, batch)
 }
 
 /// One cluster, its strikes, and the verdict on its history.
@@ -61,7 +61,7 @@ fn batch(batch: Batch<'_>, totals: &mut Totals) -> Result<()> {
     };
     let mut siege = Siege::start(batch.folder, spec)?;
     let mut kills = 0;
-    while kills < batch.kills {
+    while kills < batch.count {
         kills += siege.strike_any()?;
     }
     let (history, strikes) = siege.end()?;
@@ -107,7 +107,7 @@ impl Totals {
 }
 
 impl batches::Totals for Totals {
-    fn kills(&self) -> u64 {
+    fn done(&self) -> u64 {
         self.kills
     }
 

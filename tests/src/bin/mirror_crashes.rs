@@ -43,7 +43,7 @@ struct Totals {
 }
 
 impl batches::Totals for Totals {
-    fn kills(&self) -> u64 {
+    fn done(&self) -> u64 {
         self.kills
     }
 
@@ -60,11 +60,15 @@ impl batches::Totals for Totals {
 }
 
 fn main() -> Result<()> {
-    batches::run("mirror_crashes", 20, batch)
+    batches::run("mirror_crashes", "kills", 20, batch)
 }
 
 fn batch(batch: Batch<'_>, totals: &mut Totals) -> Result<()> {
-    let Batch { folder, seed, kills } = batch;
+    let Batch {
+        folder,
+        seed,
+        count: kills,
+    } = batch;
     let mut rng = StdRng::seed_from_u64(seed);
     let line = Line {
         loss: 0.005,

@@ -151,7 +151,7 @@ impl Options {
             cells: said.take_list("--cells")?.map_or_else(all_cells, Ok)?,
             mirrors,
             rounds: said.take("--rounds")?.unwrap_or(1),
-            megabytes: said.take("--megabytes")?.unwrap_or(256),
+            megabytes: said.take("--megabytes")?.unwrap_or(128),
             seconds: said.take("--seconds")?.unwrap_or(6),
             rate: said.take("--rate")?.unwrap_or(200),
             json: said.take("--json")?,
