@@ -88,7 +88,8 @@ mod early {
     type Decided = BTreeMap<(TopicId, i32), Partition>;
 
     thread_local! {
-        static DECIDED: RefCell<BTreeMap<Fence, Decided>> = RefCell::default();
+        /// With the controller's term.
+        static DECIDED: RefCell<BTreeMap<Fence, (u64, Decided)>> = RefCell::default();
     }
 
     /// Decides what fencing changes as if nothing were under way.
@@ -97,7 +98,7 @@ mod early {
             node,
             daemon_epoch,
             session,
-            ..
+            term,
         } = command
         else {
             return;
@@ -119,8 +120,11 @@ mod early {
             }
         }
         let fence = (*node, *daemon_epoch, *session);
+        // The first entry of a term that fences is the one that is applied.
         DECIDED.with_borrow_mut(|all| {
-            all.entry(fence).or_insert(decided);
+            if all.get(&fence).is_none_or(|(decided_in, _)| decided_in != term) {
+                all.insert(fence, (*term, decided));
+            }
         });
     }
 
@@ -129,7 +133,8 @@ mod early {
         if !has(Bug::ElectionOnStaleImage) {
             return BTreeMap::new();
         }
-        DECIDED.with_borrow(|all| all.get(&fence).cloned().unwrap_or_default())
+        let decided = DECIDED.with_borrow(|all| all.get(&fence).cloned());
+        decided.unwrap_or_default().1
     }
 }
 

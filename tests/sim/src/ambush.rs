@@ -71,7 +71,9 @@ impl Watch {
                 })
             };
             if moved {
-                let before = self.before.insert(key, partition.clone()).unwrap_or_default();
+                let Some(before) = self.before.insert(key, partition.clone()) else {
+                    continue;
+                };
                 if before.leader_epoch != partition.leader_epoch {
                     see(Ambush::Reign, leader);
                 }
@@ -84,7 +86,8 @@ impl Watch {
             }
             if wanted.contains(&Ambush::Near) {
                 for &node in &partition.replicas {
-                    let near = !partition.isr.contains(&node) && is_near(world, key, leader, node);
+                    let out = !partition.isr.contains(&node) && image.is_active(node);
+                    let near = out && is_near(world, key, leader, node);
                     let known = self.near.contains(&(key, node));
                     if near && !known {
                         self.near.insert((key, node));

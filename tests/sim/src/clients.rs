@@ -62,6 +62,8 @@ pub struct Clients {
     answers: Arc<Mutex<Vec<Answer>>>,
     next_value: u64,
     unknown: usize,
+    /// Until when nobody sends anything.
+    rest_until: u64,
 }
 
 impl Clients {
@@ -75,7 +77,13 @@ impl Clients {
             answers: Arc::default(),
             next_value: 1,
             unknown: 0,
+            rest_until: 0,
         }
+    }
+
+    /// Nobody sends anything before `until`.
+    pub fn rest(&mut self, until: u64) {
+        self.rest_until = until;
     }
 
     /// Lets `count` producers begin, each with a partition of its own choice.
@@ -187,6 +195,9 @@ impl World {
     /// Lets clients do what they do in this millisecond. With `last` producers finish what they have begun, and nothing
     /// new is written.
     pub fn write(&mut self, last: bool) {
+        if self.now < self.clients.rest_until {
+            return;
+        }
         if !last {
             self.write_once();
         }

@@ -4,7 +4,7 @@
 //! seeds before. A seed that fails is printed with the command that repeats it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 #[cfg(feature = "known-bugs")]
 use tradewind_cluster::bugs::{Bug, put_back};
 
@@ -36,9 +37,12 @@ struct Args {
     /// Run only this seed, in this process.
     #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "twice"])]
     seed: Option<u64>,
-    /// How many seeds to run.
+    /// How many seeds to run; with --totals, how many the totals shall have.
     #[arg(long, default_value_t = 20)]
     seeds: u64,
+    /// Keep what came out in this file, and go on from what it has.
+    #[arg(long, conflicts_with = "seed")]
+    totals: Option<PathBuf>,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -76,7 +80,10 @@ fn main() -> ExitCode {
         Some(seed) => one(&args, seed),
         #[cfg(feature = "known-bugs")]
         None if args.known_bugs => find_known_bugs(&args),
-        None => many(&args),
+        None => match &args.totals {
+            Some(path) => batches(&args, path),
+            None => many(&args).map(|failed| failed.is_empty()),
+        },
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -168,7 +175,62 @@ impl Drop for Scratch {
     }
 }
 
-fn many(args: &Args) -> Result<bool> {
+/// How many seeds are run before the totals are written down.
+const BATCH: u64 = 100;
+
+/// Runs what the totals in `path` lack of the seeds.
+fn batches(args: &Args, path: &Path) -> Result<bool> {
+    let mut totals = match std::fs::read(path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("{} are no totals", path.display()))?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Totals {
+            from: args.from,
+            ..Totals::default()
+        },
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    anyhow::ensure!(
+        totals.from == args.from,
+        "{} has seeds from {} on, not from {}",
+        path.display(),
+        totals.from,
+        args.from
+    );
+    while totals.seeds < args.seeds {
+        let batch = Args {
+            from: totals.from + totals.seeds,
+            seeds: BATCH.min(args.seeds - totals.seeds),
+            ..args.clone()
+        };
+        totals.failed.extend(many(&batch)?);
+        totals.seeds += batch.seeds;
+        std::fs::write(path, serde_json::to_vec(&totals)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    println!(
+        "{} seeds from {} in all, {} failed: {:?}",
+        totals.seeds,
+        totals.from,
+        totals.failed.len(),
+        totals.failed
+    );
+    Ok(totals.failed.is_empty())
+}
+
+/// What came out of many seeds, one after the other.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Totals {
+    /// The first.
+    from: u64,
+    /// How many.
+    seeds: u64,
+    /// Those that failed.
+    failed: Vec<u64>,
+}
+
+/// Runs the seeds; those that fail.
+fn many(args: &Args) -> Result<Vec<u64>> {
     let next = AtomicU64::new(args.from);
     let end = args.from + args.seeds;
     let failed = Mutex::new(Vec::new());
@@ -217,7 +279,7 @@ fn many(args: &Args) -> Result<bool> {
         args.from,
         failed.len()
     );
-    Ok(failed.is_empty())
+    Ok(failed)
 }
 
 /// Says of each known mistake which seed finds it. A seed that fails without it, too, finds nothing.

@@ -41,6 +41,40 @@ impl Storm {
         })
     }
 
+    /// A partition whose records may be lost with the power, and the controller, which is neither its leader nor the follower
+    /// that is next in the order of its replicas. It is made so if it is not: what follows must leave a moment for that.
+    fn stage(&mut self, world: &World) -> Option<(Cast, NodeId)> {
+        let controller = world.controller()?;
+        let image = world.newest_image()?;
+        let mut stages = Vec::new();
+        for key in world.keys().into_iter().filter(|key| !world.is_flushed(*key)) {
+            let Some(partition) = image.partition(key.0, key.1) else {
+                continue;
+            };
+            let mut fit = partition.isr.clone();
+            fit.retain(|node| *node != controller);
+            fit.sort_by_key(|node| partition.leader != Some(*node));
+            if partition.reassignment.is_none() && fit.len() >= 2 {
+                stages.push((key, partition.clone(), fit));
+            }
+        }
+        let (key, partition, fit) = self.dice.pick(&stages)?.clone();
+        let (leader, second) = (fit[0], fit[1]);
+        let mut order = vec![leader, second];
+        order.extend(partition.replicas.iter().filter(|node| !fit[..2].contains(node)));
+        if order != partition.replicas || partition.leader != Some(leader) {
+            world.tell(&format!("{key:?} shall be on {order:?}"));
+            self.line_up(world, key, order.clone());
+        }
+        let cast = Cast {
+            key,
+            leader,
+            second,
+            third: order.get(2).copied(),
+        };
+        Some((cast, controller))
+    }
+
     /// A follower is away until it has left the in-sync set. When it is back, it hears its leader late or badly, or flushes
     /// late: for a while it is a copy that lacks what others have, and perhaps a member again.
     pub(crate) fn let_return(&mut self, world: &mut World) -> Result<()> {
@@ -177,32 +211,71 @@ impl Storm {
         Ok(())
     }
 
-    /// The leader is gone. About when the others notice, a follower that hears late loses power and registers anew: both are
-    /// decided at the same time.
+    /// The leader is gone. When the controller is about to replace it, the follower that is next loses power and registers anew,
+    /// over paths so slow that both are under way at the same time, and not so slow that the controller is cut off.
     pub(crate) fn two_down(&mut self, world: &mut World) -> Result<()> {
-        let Some(Cast {
-            leader,
-            second: other,
-            ..
-        }) = self.cast(world)
+        let Some((Cast { leader, second, .. }, _)) = self.stage(world) else {
+            return Ok(());
+        };
+        let down = self.dice.range(3_000, 8_000);
+        self.later(world, 30, Deed::Crash(leader, self.power(), down));
+        let dies = 30 + self.dice.range(830, 1_010);
+        let down = self.dice.range(1, 10);
+        self.later(world, dies, Deed::Crash(second, true, down));
+        // It has found the others by then.
+        let slow = dies + down + self.dice.range(12, 20);
+        let delay = self.dice.range(38, 46);
+        for other in nodes(world).into_iter().filter(|node| *node != second) {
+            self.later(world, slow, Deed::Slow(other, second, delay, 1));
+            self.later(world, slow, Deed::Slow(second, other, delay, 1));
+        }
+        self.calm_in(world, 2_500, 3_500);
+        world.tell(&format!(
+            "nodes {leader} and {second} go down one after the other"
+        ));
+        Ok(())
+    }
+
+    /// A follower that the controller does not hear is fenced, but its leader reaches it and it has everything. It loses
+    /// power and registers anew. Its leader hears of that from the controller only, and for itself the follower is where it
+    /// was.
+    pub(crate) fn register_unheard(&mut self, world: &mut World) -> Result<()> {
+        let Some((
+            Cast {
+                key, leader, second, ..
+            },
+            controller,
+        )) = self.stage(world)
         else {
             return Ok(());
         };
-        let delay = self.dice.range(20, 140);
-        for from in nodes(world).into_iter().filter(|node| *node != other) {
-            world
-                .net
-                .change(from, other, |path| (path.delay, path.jitter) = (delay, 10));
-        }
-        self.later(
-            world,
-            10,
-            Deed::Crash(leader, self.power(), self.dice.range(3_000, 8_000)),
-        );
-        let dies = 10 + self.dice.range(500, 1_050);
-        self.later(world, dies, Deed::Crash(other, true, self.dice.range(1, 30)));
-        self.calm_in(world, 2_000, 3_000);
-        world.tell(&format!("nodes {leader} and {other} go down one after the other"));
+        self.later(world, 30, Deed::Cut(second, controller));
+        let after = self.dice.range(50, 300);
+        self.traps.push(Trap {
+            key,
+            node: second,
+            on: Ambush::Left,
+            deeds: vec![
+                (0, Deed::Rest(self.dice.range(1_500, 3_000))),
+                (after, Deed::Crash(second, true, self.dice.range(1, 60))),
+                (after, Deed::Cut(leader, second)),
+                (after, Deed::Cut(second, leader)),
+                (after, Deed::Mend(second, controller)),
+            ],
+            until: world.now + 3_000,
+        });
+        self.traps.push(Trap {
+            key,
+            node: second,
+            on: Ambush::Joined,
+            deeds: vec![(
+                self.dice.range(0, 150),
+                Deed::Crash(leader, self.power(), self.dice.range(2_500, 6_000)),
+            )],
+            until: world.now + 6_000,
+        });
+        self.calm_in(world, 4_500, 6_500);
+        world.tell(&format!("node {second} shall register unheard by node {leader}"));
         Ok(())
     }
 
@@ -235,6 +308,11 @@ impl Storm {
         self.later(world, changes, Deed::Lead(key, second));
         self.later(world, heals, Deed::Mend(leader, second));
         self.later(world, back, Deed::Lead(key, leader));
+        if self.dice.chance(500_000) {
+            // Who was not answered asks again when the first leads again, and nobody else meanwhile.
+            let rest = back - changes + self.dice.range(5, 100);
+            self.later(world, changes, Deed::Rest(rest));
+        }
         self.calm_in(world, back + 50, back + 900);
         Ok(())
     }

@@ -48,6 +48,8 @@ pub enum Deed {
     Flush(NodeId, u64),
     /// A daemon is made the leader, by choice.
     Lead(Key, NodeId),
+    /// Clients send nothing for so many milliseconds.
+    Rest(u64),
 }
 
 impl Storm {
@@ -117,6 +119,7 @@ impl Storm {
             Fault::JoinsEarly => self.join_early(world),
             Fault::JoinsLate => self.join_late(world),
             Fault::TwoDown => self.two_down(world),
+            Fault::Unheard => self.register_unheard(world),
         }
     }
 
@@ -129,9 +132,6 @@ impl Storm {
     fn lie_in_wait(&mut self, world: &World) {
         let mut wanted = self.weather.ambushes.clone();
         wanted.extend(self.traps.iter().map(|trap| trap.on));
-        if wanted.is_empty() {
-            return;
-        }
         for sight in self.watch.look(world, &wanted) {
             self.spring(world, &sight);
             if !self.weather.ambushes.contains(&sight.what) {
@@ -158,6 +158,7 @@ impl Storm {
                 .change(from, to, |path| *path = crate::net::Path::default()),
             Deed::Flush(node, most) => world.set_flush(node, most),
             Deed::Lead(key, node) => self.make_leader(world, key, node),
+            Deed::Rest(ms) => world.clients.rest(world.now + ms),
         }
         Ok(())
     }
@@ -376,6 +377,11 @@ impl Storm {
         let others = partition.replicas.iter().copied().filter(|node| *node != to);
         let order: Vec<NodeId> = std::iter::once(to).chain(others).collect();
         world.tell(&format!("node {to} shall lead {key:?}"));
+        self.line_up(world, key, order);
+    }
+
+    /// Has the replicas put in this order, and the first elected.
+    pub(crate) fn line_up(&mut self, world: &World, key: Key, order: Vec<NodeId>) {
         let elect = Command::Elect {
             kind: ElectionKind::Preferred,
             partitions: vec![key],

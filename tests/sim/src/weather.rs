@@ -93,8 +93,11 @@ pub enum Fault {
     JoinsEarly,
     /// A follower that is about to join loses power while its leader's word of it is under way, and joins nevertheless.
     JoinsLate,
-    /// A leader goes down; just before it is replaced, a follower loses power and is back.
+    /// A leader goes down; when it is about to be replaced, a follower loses power and is back.
     TwoDown,
+    /// A follower that is fenced, but has everything, loses power and registers anew, of which its leader hears nothing from
+    /// itself.
+    Unheard,
 }
 
 /// A moment in which a fault does most harm.
@@ -130,6 +133,7 @@ const FAULTS: &[Fault] = &[
     Fault::JoinsEarly,
     Fault::JoinsLate,
     Fault::TwoDown,
+    Fault::Unheard,
 ];
 
 impl Weather {

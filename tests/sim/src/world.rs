@@ -314,6 +314,22 @@ impl World {
             .max_by_key(|image| image.index)
     }
 
+    /// The daemon that is the controller, as far as it knows itself.
+    pub fn controller(&self) -> Option<NodeId> {
+        let clusters = self.hosts.iter().filter_map(Host::cluster);
+        let standings = clusters.map(|cluster| (cluster.standing().borrow().clone(), cluster.node_id()));
+        let controllers = standings.filter(|(standing, _)| standing.is_controller);
+        controllers
+            .max_by_key(|(standing, _)| standing.term)
+            .map(|(_, node)| node)
+    }
+
+    /// Whether every append to this partition is flushed before it counts.
+    pub fn is_flushed(&self, key: Key) -> bool {
+        let topic = self.topics.iter().position(|(id, _)| *id == key.0);
+        topic.is_some_and(|topic| self.weather.topics[topic].flushed)
+    }
+
     /// From now on flushes on a daemon take up to `most` milliseconds.
     pub fn set_flush(&self, node: NodeId, most: u64) {
         let mut limits = self.flush_ms.lock().unwrap_or_else(|p| p.into_inner());
@@ -406,9 +422,11 @@ impl World {
                 continue;
             }
             leaderless.insert(key, self.now);
-            let topic = self.topics.iter().position(|(id, _)| *id == key.0);
-            let flushed = topic.is_some_and(|topic| self.weather.topics[topic].flushed);
-            ensure!(!flushed, "{key:?} has lost what was flushed\n{}", self.state());
+            ensure!(
+                !self.is_flushed(key),
+                "{key:?} has lost what was flushed\n{}",
+                self.state()
+            );
             self.tell(&format!("records of {key:?} are given up"));
             self.given_up += 1;
             self.oracle.give_up(key);

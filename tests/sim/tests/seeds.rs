@@ -24,6 +24,46 @@ fn seeds_pass_and_repeat() {
 }
 
 #[test]
+fn totals_are_kept_and_taken_up_again() {
+    let path = std::env::temp_dir().join(format!("tradewind-sim-totals-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let file = path.to_string_lossy();
+    // No time to come back in is a failure of every seed.
+    let of = |seeds, from| {
+        let output = sim(&[
+            "--seeds",
+            seeds,
+            "--from",
+            from,
+            "--storm",
+            "1",
+            "--patience",
+            "0",
+            "--totals",
+            &file,
+        ]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (said, output.status.success())
+    };
+    let (said, well) = of("1", "3");
+    assert!(
+        !well && said.ends_with("1 seeds from 3 in all, 1 failed: [3]\n"),
+        "{said}"
+    );
+    let (said, _) = of("2", "3");
+    assert!(
+        !said.contains("seed 3:") && said.ends_with("2 seeds from 3 in all, 2 failed: [3, 4]\n"),
+        "{said}"
+    );
+    let (said, well) = of("2", "4");
+    assert!(
+        !well && said.is_empty(),
+        "these are totals of other seeds: {said}"
+    );
+    let _ = std::fs::remove_file(&path);
+}
+
+#[test]
 fn a_seed_that_fails_is_told_with_the_command_that_repeats_it() {
     // No time to come back in is a failure of every seed.
     let output = sim(&["--seeds", "1", "--from", "3", "--storm", "1", "--patience", "0"]);
@@ -37,7 +77,7 @@ fn a_seed_that_fails_is_told_with_the_command_that_repeats_it() {
 }
 
 /// `cargo test --release -p tradewind-sim --features known-bugs -- --nocapture`: mistakes that are put back are found, and
-/// within how many seeds. `docs/internals/simulation.md` has those that are not found yet.
+/// within how many seeds.
 #[cfg(feature = "known-bugs")]
 #[test]
 fn known_bugs_are_found() {
@@ -49,6 +89,8 @@ fn known_bugs_are_found() {
         ("ProducersSurviveTruncation", 200),
         ("LeaderWithoutFencing", 200),
         ("StreamSurvivesEpoch", 300),
+        ("InSyncWithoutEpochs", 200),
+        ("ElectionOnStaleImage", 200),
     ];
     for (bug, most) in found_within {
         let fails = |seed: &u64| !sim(&["--seed", &seed.to_string(), "--bug", bug]).status.success();

@@ -3,7 +3,6 @@
 //! A proposal is handed over again until some controller has taken it; its number makes repetition harmless. The answer
 //! comes from this daemon's own state machine.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
@@ -104,12 +103,14 @@ impl Core {
         let stays_duplicate_until = Instant::now() + self.timing().session * 3;
         // Remembered before it is proposed: if it is applied, but this process does not live to see it, the next run
         // must know that it was its own.
-        own.insert(registration.incarnation);
-        while own.len() > MAX_INCARNATIONS {
-            own.pop_first();
-        }
+        let registered = self.image().nodes.get(&registration.node).cloned();
+        remember(
+            &mut own,
+            registration.incarnation,
+            registered.map(|daemon| daemon.incarnation),
+        );
         self.group.set_incarnations(&own).map_err(storage)?;
-        registration.own.clone_from(&own);
+        registration.own = own.iter().copied().collect();
         self.contact.lock().incarnation = Some(registration.incarnation);
         // The first thing in a new cluster's image is its name.
         let named = self
@@ -131,7 +132,7 @@ impl Core {
             let command = Command::Register(registration.clone());
             match self.propose(command, Instant::now() + REGISTER_TIMEOUT).await {
                 Ok(Outcome::Registered { epoch }) => {
-                    let only = BTreeSet::from([registration.incarnation]);
+                    let only = [registration.incarnation];
                     self.group.set_incarnations(&only).map_err(storage)?;
                     self.refresh();
                     return Ok(epoch);
@@ -172,5 +173,54 @@ impl Core {
             // The others learn what is committed with the next heartbeats; without them only from the next controller.
             tokio::time::sleep(self.timing().heartbeat * 3).await;
         }
+    }
+}
+
+/// Adds `run` to the runs under which this data directory may be registered, oldest first; at most [`MAX_INCARNATIONS`] are
+/// kept.
+///
+/// The first is one that has seen its registration applied, and `registered` is the one that the image here names: a later
+/// run may have been registered as well, but often none was, since a daemon that is started again and again without a
+/// controller leaves a run each time. So these two stay, and of the others the oldest goes.
+fn remember(runs: &mut Vec<u128>, run: u128, registered: Option<u128>) {
+    runs.retain(|known| *known != run);
+    while runs.len() >= MAX_INCARNATIONS {
+        let second_is_registered = runs.get(1).copied() == registered;
+        runs.remove(if second_is_registered { 2 } else { 1 });
+    }
+    runs.push(run);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_that_is_registered_is_remembered_however_many_come_after_it_that_are_not() {
+        // Later runs have smaller and greater numbers than the first.
+        let later = |i: u128| if i % 2 == 0 { i } else { u128::MAX - i };
+        let registered = 1 << 100;
+        let mut runs = vec![registered];
+        let tries = 3 * MAX_INCARNATIONS as u128;
+        for i in 0..tries {
+            remember(&mut runs, later(i), Some(registered));
+        }
+        assert_eq!(runs.len(), MAX_INCARNATIONS);
+        assert_eq!(runs[0], registered);
+        let newest = (tries - MAX_INCARNATIONS as u128 + 1..tries).map(later);
+        assert_eq!(runs[1..], newest.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_run_that_did_not_see_its_registration_but_has_one_is_remembered() {
+        let mut runs = Vec::new();
+        for run in 0..3 * MAX_INCARNATIONS as u128 {
+            remember(&mut runs, run, Some(5));
+        }
+        assert_eq!(runs.len(), MAX_INCARNATIONS);
+        assert_eq!(runs[..2], [0, 5]);
+        remember(&mut runs, 5, Some(5));
+        assert_eq!(runs.last(), Some(&5), "each is there once");
+        assert_eq!(runs.len(), MAX_INCARNATIONS);
     }
 }

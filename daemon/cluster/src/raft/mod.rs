@@ -268,13 +268,13 @@ impl Group {
         .await;
     }
 
-    /// The incarnations under which this data directory may be registered.
-    pub(crate) fn incarnations(&self) -> io::Result<BTreeSet<u128>> {
+    /// The incarnations under which this data directory may be registered, oldest first.
+    pub(crate) fn incarnations(&self) -> io::Result<Vec<u128>> {
         self.store.incarnations()
     }
 
     /// Remembers them.
-    pub(crate) fn set_incarnations(&self, incarnations: &BTreeSet<u128>) -> io::Result<()> {
+    pub(crate) fn set_incarnations(&self, incarnations: &[u128]) -> io::Result<()> {
         self.store.set_incarnations(incarnations)
     }
 

@@ -7,7 +7,6 @@
 //! The log reader never returns an error or a hole: openraft 0.9 does not survive either with its followers intact. It
 //! panics, which ends the process.
 
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -79,9 +78,10 @@ impl LogStore {
         self.put_fact(OWNER, owner, Sync::TwoPhase)
     }
 
-    /// The incarnations under which this data directory may be registered.
-    pub(crate) fn incarnations(&self) -> io::Result<BTreeSet<u128>> {
-        let texts: Option<BTreeSet<String>> = self.fact(INCARNATIONS)?;
+    /// The incarnations under which this data directory may be registered, oldest first (from before there was an order: by
+    /// number).
+    pub(crate) fn incarnations(&self) -> io::Result<Vec<u128>> {
+        let texts: Option<Vec<String>> = self.fact(INCARNATIONS)?;
         let texts = texts.unwrap_or_default();
         Ok(texts
             .iter()
@@ -90,8 +90,8 @@ impl LogStore {
     }
 
     /// Remembers them.
-    pub(crate) fn set_incarnations(&self, incarnations: &BTreeSet<u128>) -> io::Result<()> {
-        let texts: BTreeSet<String> = incarnations
+    pub(crate) fn set_incarnations(&self, incarnations: &[u128]) -> io::Result<()> {
+        let texts: Vec<String> = incarnations
             .iter()
             .map(|number| format!("{number:032x}"))
             .collect();
@@ -331,5 +331,25 @@ fn other(error: impl Into<redb::Error>) -> io::Error {
     match error.into() {
         redb::Error::Io(error) => error,
         error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn runs_keep_their_order_and_those_that_an_older_version_wrote_are_read() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = LogStore::open(&dir.path().join("meta.redb")).unwrap();
+        assert!(store.incarnations().unwrap().is_empty());
+        let text = |number: u128| format!("{number:032x}");
+        let older: BTreeSet<String> = [u128::MAX, 2].map(text).into();
+        store.put_fact(INCARNATIONS, &older, Sync::Yes).unwrap();
+        assert_eq!(store.incarnations().unwrap(), [2, u128::MAX]);
+        store.set_incarnations(&[u128::MAX, 2, 7]).unwrap();
+        assert_eq!(store.incarnations().unwrap(), [u128::MAX, 2, 7]);
     }
 }
