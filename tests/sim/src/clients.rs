@@ -81,6 +81,11 @@ impl Clients {
         }
     }
 
+    /// The partition that one of the producers writes to, if there is one.
+    pub fn key_of_a_producer(&self, dice: &Dice) -> Option<Key> {
+        dice.pick(&self.producers).map(|producer| producer.key)
+    }
+
     /// Nobody sends anything before `until`.
     pub fn rest(&mut self, until: u64) {
         self.rest_until = until;

@@ -308,12 +308,45 @@ impl Storm {
         self.later(world, changes, Deed::Lead(key, second));
         self.later(world, heals, Deed::Mend(leader, second));
         self.later(world, back, Deed::Lead(key, leader));
-        if self.dice.chance(500_000) {
-            // Who was not answered asks again when the first leads again, and nobody else meanwhile.
-            let rest = back - changes + self.dice.range(5, 100);
-            self.later(world, changes, Deed::Rest(rest));
-        }
         self.calm_in(world, back + 50, back + 900);
+        Ok(())
+    }
+
+    /// What the leader writes reaches nobody, so that a producer is not answered; another leads, and the leader is cut. When it
+    /// leads again, it is the first whom the producer asks again.
+    pub(crate) fn repeat(&mut self, world: &mut World) -> Result<()> {
+        let key = world.clients.key_of_a_producer(&self.dice);
+        let image = world.newest_image();
+        let partition = key.zip(image).and_then(|(key, image)| {
+            let partition = image.partition(key.0, key.1)?.clone();
+            Some((key, partition))
+        });
+        let Some((key, partition)) = partition else {
+            return Ok(());
+        };
+        let Some(leader) = partition.leader else {
+            return Ok(());
+        };
+        let Some(&next) = partition.isr.iter().find(|node| **node != leader) else {
+            return Ok(());
+        };
+        let changes = self.dice.range(50, 200);
+        let heals = changes + self.dice.range(30, 100);
+        let back = heals + self.dice.range(200, 500);
+        for other in partition.replicas.into_iter().filter(|node| *node != leader) {
+            world.net.change(leader, other, |path| path.cut = true);
+            self.later(world, heals, Deed::Mend(leader, other));
+        }
+        self.later(world, changes, Deed::Rest(back + 150 - changes));
+        // Some daemon asks for it, and what the leader asks for may reach nobody either.
+        for after in [0, 5, 10, 15] {
+            self.later(world, changes + after, Deed::Lead(key, next));
+            self.later(world, back + after, Deed::Lead(key, leader));
+        }
+        self.calm_in(world, back + 500, back + 1_500);
+        world.tell(&format!(
+            "node {leader} shall lead {key:?} again without its tail"
+        ));
         Ok(())
     }
 

@@ -120,6 +120,7 @@ impl Storm {
             Fault::JoinsLate => self.join_late(world),
             Fault::TwoDown => self.two_down(world),
             Fault::Unheard => self.register_unheard(world),
+            Fault::Repeat => self.repeat(world),
         }
     }
 

@@ -98,6 +98,8 @@ pub enum Fault {
     /// A follower that is fenced, but has everything, loses power and registers anew, of which its leader hears nothing from
     /// itself.
     Unheard,
+    /// A leader whose tail reaches nobody is replaced and cut, and leads again.
+    Repeat,
 }
 
 /// A moment in which a fault does most harm.
@@ -134,6 +136,7 @@ const FAULTS: &[Fault] = &[
     Fault::JoinsLate,
     Fault::TwoDown,
     Fault::Unheard,
+    Fault::Repeat,
 ];
 
 impl Weather {

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_run_that_is_registered_is_remembered_however_many_come_after_it_that_are_not() {
         // Later runs have smaller and greater numbers than the first.
-        let later = |i: u128| if i % 2 == 0 { i } else { u128::MAX - i };
+        let later = |i: u128| if i.is_multiple_of(2) { i } else { u128::MAX - i };
         let registered = 1 << 100;
         let mut runs = vec![registered];
         let tries = 3 * MAX_INCARNATIONS as u128;
