@@ -231,8 +231,8 @@ impl Cluster {
         Ok(Self { inner })
     }
 
-    /// Registers this daemon and takes up its roles. Returns when the registration is applied here and every copy knows
-    /// its role; retries for as long as there is no controller.
+    /// Registers this daemon and takes up its roles. Returns when the registration is applied here, every copy knows
+    /// its role and the controller has heard from it; retries for as long as there is no controller.
     pub async fn join(&self) -> Result<i64, ClusterError> {
         let inner = &self.inner;
         let (clean_stop, damaged) = {
@@ -269,6 +269,9 @@ impl Cluster {
             std::mem::take(&mut recovery.suspect)
         };
         inner.replicas.told(&suspect);
+        // Until then a leader without followers takes no writes.
+        let mut standing = inner.metadata.standing();
+        let _ = standing.wait_for(|standing| standing.in_touch).await;
         Ok(epoch)
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use crate::command::{Command, IsrChange, Outcome};
@@ -49,10 +50,13 @@ impl InSync {
     ) {
         let lag_max_ms = i64::try_from(lag_max.as_millis()).unwrap_or(i64::MAX);
         let mut undecided: Vec<(Arc<Replica>, IsrChange)> = Vec::new();
+        // Goes on while partitions ask to be looked at: those that are silent are looked at by nothing else.
+        let mut ticks = tokio::time::interval(LAG_CHECK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let all = tokio::select! {
                 () = self.notify.notified() => false,
-                () = tokio::time::sleep(LAG_CHECK) => true,
+                _ = ticks.tick() => true,
             };
             let asked = std::mem::take(&mut *self.asked.lock());
             let looked_at: Vec<Arc<Replica>> = if all {

@@ -191,9 +191,56 @@ async fn three_daemons_replicate_and_hand_over() {
     back.stop().await;
 }
 
+/// A follower that hears of a topic before its leader does is refused and asks again, however busy the other copies on its
+/// stream keep it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_refused_asks_again_while_others_are_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = Nodes::new(dir.path(), 3);
+    nodes.lag_max = DEADLINE * 10;
+    let started = tokio::join!(nodes.start(1), nodes.start(2), nodes.start(3));
+    let all = [started.0, started.1, started.2];
+    for joined in futures::future::join_all(all.iter().map(Cluster::join)).await {
+        joined.unwrap();
+    }
+    until("all three are active", || all[0].image().active().count() == 3).await;
+    let partitions = 12;
+    let busy = CreateTopic::new("busy", TopicId::random(&**all[0].rng()), partitions, 3);
+    let busy = propose(&all[0], busy).await;
+    let led = |cluster: &Cluster| -> Vec<Arc<Replica>> {
+        let copies = (0..partitions).filter_map(|partition| cluster.replica(busy, partition));
+        copies.filter(|copy| copy.is_leader()).collect()
+    };
+    until("each daemon leads some", || {
+        all.iter().all(|cluster| !led(cluster).is_empty())
+    })
+    .await;
+    let load = futures::future::join_all(all.iter().map(async |cluster| {
+        loop {
+            for replica in led(cluster) {
+                append(&replica, "more").await;
+            }
+        }
+    }));
+    let create_more = async {
+        for i in 0..12 {
+            let topic = create(&all[i % 3], &format!("new-{i}"), 3).await;
+            append(&*leader_of(&all, topic).await, "first").await;
+        }
+    };
+    tokio::select! {
+        _ = load => unreachable!("it has no end"),
+        () = create_more => {}
+    }
+    for cluster in all {
+        cluster.stop().await;
+    }
+}
+
 /// A cluster's certificates, addresses and directories.
 struct Nodes {
     dir: std::path::PathBuf,
+    lag_max: Duration,
     seeds: BTreeMap<NodeId, String>,
 }
 
@@ -212,6 +259,7 @@ impl Nodes {
         }
         Self {
             dir: dir.to_owned(),
+            lag_max: Duration::from_secs(5),
             seeds,
         }
     }
@@ -257,7 +305,7 @@ impl Nodes {
                     if self.seeds.len() > 1 { "2" } else { "1" }.to_owned(),
                 ),
             ]),
-            replica_lag_max: Duration::from_secs(5),
+            replica_lag_max: self.lag_max,
             retention_check: Duration::from_secs(60),
             cleaner: CleanerOptions::default(),
             disk_reserve: 0,

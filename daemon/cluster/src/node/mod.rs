@@ -430,19 +430,26 @@ impl Core {
     }
 }
 
-/// Sends heartbeats to whoever is the controller.
+/// Sends heartbeats to whoever is the controller, the first as soon as this daemon has registered.
 async fn beat(core: Arc<Core>) {
     let timing = core.timing();
+    let mut standing = core.standing.subscribe();
+    let mut told = -1;
     let mut ticks = tokio::time::interval(timing.heartbeat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hint = None;
     loop {
-        ticks.tick().await;
+        let registered = standing.wait_for(|now| now.daemon_epoch.is_some_and(|epoch| epoch != told));
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = registered => {}
+        }
         let beat = Beat {
             node: core.options.node,
             daemon_epoch: core.standing.borrow().daemon_epoch.unwrap_or(-1),
             applied: core.image().index,
         };
+        told = beat.daemon_epoch;
         let leader = hint.take().or_else(|| core.group.status().leader);
         let reply = match leader {
             None => None,

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tradewind_transport::{FrameRx, FrameTx};
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -137,7 +138,10 @@ impl Stream {
         };
         let sending = async {
             self.resync();
-            let mut waited = 0;
+            // One that goes on while frames come and go: who was refused is not to wait for a silence on the stream.
+            let mut ticks = tokio::time::interval(RETRY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ticked = 0;
             loop {
                 let frames = self.frames();
                 for frame in frames {
@@ -148,9 +152,9 @@ impl Stream {
                 tokio::select! {
                     () = self.signal.woken() => {}
                     () = self.lane.changed.notified() => self.resync(),
-                    () = tokio::time::sleep(RETRY) => {
-                        waited += 1;
-                        if waited % LOOK_EVERY == 0 || self.has_waiting() {
+                    _ = ticks.tick() => {
+                        ticked += 1;
+                        if ticked % LOOK_EVERY == 0 || self.has_waiting() {
                             self.resync();
                         }
                     }
