@@ -227,6 +227,34 @@ fn a_lost_primary_keeps_its_tail_and_becomes_a_mirror() {
 }
 
 #[test]
+fn a_compacted_topic_with_a_tail_is_copied_anew_and_one_without_keeps_all() {
+    for (end, removed) in [(45, Some(0)), (40, None)] {
+        let mut east = east();
+        region(&mut east, give_way(50, 1)).unwrap();
+        let fenced = epoch(&east, THERE);
+        region(&mut east, ends(fenced, end)).unwrap();
+        region(&mut east, rescue(50, 40)).unwrap();
+        region(&mut east, make_rescue(50)).unwrap();
+        let RegionCommand::TailKept { mut kept, .. } = tail_kept(50, fenced, (40, end)) else {
+            unreachable!("it makes nothing else")
+        };
+        kept.anew = true;
+        let said = RegionCommand::TailKept {
+            flow: FLOW.to_owned(),
+            attempt: 50,
+            topic: THERE,
+            partition: 0,
+            leader_epoch: fenced,
+            kept,
+        };
+        region(&mut east, said).unwrap();
+        region(&mut east, complete(50, 1)).unwrap();
+        let truncation = east.image.partition(THERE, 0).unwrap().truncation;
+        assert_eq!(truncation.map(|truncation| truncation.to), removed);
+    }
+}
+
+#[test]
 fn a_failover_outranks_the_switchover_that_it_cut_short_and_nobody_releases_it() {
     let (mut west, mut east) = (west(), east());
     let switchover = RegionCommand::Begin {
@@ -621,7 +649,7 @@ impl Two {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn nothing_disappears_and_the_returned_side_becomes_a_mirror(
