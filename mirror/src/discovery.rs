@@ -4,6 +4,7 @@
 //! every daemon derives its own work ([`assignments`]) from the same pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tradewind_wire::ids::{NodeId, TopicId};
 
@@ -238,8 +239,44 @@ pub struct Assigned {
     pub halt: Option<String>,
 }
 
+/// How long the source's metadata must have lacked a topic until it counts as gone.
+const GONE_AFTER: Duration = Duration::from_secs(3);
+
+/// Which mirrored topics the source's metadata lack. A look may be older than the mirror that another daemon has made
+/// meanwhile, and the daemon that answers it may not have heard of the topic yet: one look proves nothing.
+#[derive(Debug, Default)]
+pub struct Missing {
+    /// When a look first lacked it.
+    since: BTreeMap<String, Duration>,
+    gone: BTreeSet<String>,
+}
+
+impl Missing {
+    /// Takes in a look that ended at `now` (of a clock that never goes back).
+    pub fn looked(&mut self, flow: &str, source: &SourceTopics, view: &View, now: Duration) {
+        let mirrored = view.topics_of(flow).filter(|(_, bound)| !bound.promoted);
+        let lacking: BTreeSet<&String> = mirrored
+            .map(|(_, bound)| &bound.source_topic)
+            .filter(|topic| !source.topics.contains_key(*topic))
+            .collect();
+        self.since.retain(|topic, _| lacking.contains(topic));
+        for topic in lacking {
+            self.since.entry(topic.clone()).or_insert(now);
+        }
+        let long = |since: &Duration| now.saturating_sub(*since) >= GONE_AFTER;
+        let gone = self.since.iter().filter(|(_, since)| long(since));
+        self.gone = gone.map(|(topic, _)| topic.clone()).collect();
+    }
+}
+
 /// The partitions of a flow that `me` leads and that do not stand still, with where to copy them from.
-pub fn assignments(flow: &str, source: &SourceTopics, view: &View, me: NodeId) -> Vec<Assigned> {
+pub fn assignments(
+    flow: &str,
+    source: &SourceTopics,
+    missing: &Missing,
+    view: &View,
+    me: NodeId,
+) -> Vec<Assigned> {
     let mut out = Vec::new();
     for (topic, bound) in view.topics_of(flow) {
         if bound.promoted || topic.paused.is_some() {
@@ -247,9 +284,11 @@ pub fn assignments(flow: &str, source: &SourceTopics, view: &View, me: NodeId) -
         }
         let there = source.topics.get(&bound.source_topic);
         let halt = match there {
-            None => Some("the topic is gone at the source".to_owned()),
+            None if missing.gone.contains(&bound.source_topic) => {
+                Some("the topic is gone at the source".to_owned())
+            }
             Some(there) if is_recreated(bound, there.id) => Some(recreated(&bound.source_topic)),
-            Some(_) => None,
+            _ => None,
         };
         for (number, partition) in (0..).zip(&topic.partitions) {
             if partition.leader != Some(me) || partition.cut.is_some() {

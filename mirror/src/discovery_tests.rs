@@ -184,7 +184,8 @@ fn a_daemon_copies_what_it_leads_and_halts_what_was_created_again() {
     let mut view = here("east.orders", 2, &[], Some(("orders", 1)));
     let topic = Arc::make_mut(view.topics.get_mut("east.orders").unwrap());
     topic.partitions[1].leader = Some(2);
-    let mine = assignments(FLOW, &source(&[("orders", 1, 2)]), &view, 1);
+    let known = Missing::default();
+    let mine = assignments(FLOW, &source(&[("orders", 1, 2)]), &known, &view, 1);
     assert_eq!(mine.len(), 1);
     assert_eq!(
         (
@@ -196,9 +197,18 @@ fn a_daemon_copies_what_it_leads_and_halts_what_was_created_again() {
     );
     assert_eq!(mine[0].halt, None);
     assert!(
-        assignments(FLOW, &source(&[("orders", 2, 2)]), &view, 2)[0]
+        assignments(FLOW, &source(&[("orders", 2, 2)]), &known, &view, 2)[0]
             .halt
             .is_some()
     );
-    assert!(assignments(FLOW, &source(&[]), &view, 2)[0].halt.is_some());
+    let halt = |missing: &Missing| assignments(FLOW, &source(&[]), missing, &view, 2)[0].halt.clone();
+    let mut missing = Missing::default();
+    assert_eq!(halt(&missing), None, "the look may be older than the mirror");
+    missing.looked(FLOW, &source(&[]), &view, Duration::from_secs(10));
+    assert_eq!(halt(&missing), None, "who answered may not know it yet");
+    missing.looked(FLOW, &source(&[]), &view, Duration::from_secs(13));
+    assert!(halt(&missing).unwrap().contains("gone"));
+    missing.looked(FLOW, &source(&[("orders", 1, 2)]), &view, Duration::from_secs(14));
+    missing.looked(FLOW, &source(&[]), &view, Duration::from_secs(15));
+    assert_eq!(halt(&missing), None, "it was there in between");
 }

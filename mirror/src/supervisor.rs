@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tradewind_wire::flow::FlowSource;
 use tradewind_wire::ids::NodeId;
 
-use crate::discovery::{Action, Assigned, Matches, actions, assignments, matches};
+use crate::discovery::{Action, Assigned, Matches, Missing, actions, assignments, matches};
 use crate::flow::{Flow, LOOK_TIMEOUT};
 use crate::formats::checkpoints_topic;
 use crate::source::fetch::{self, LinkContext};
@@ -35,6 +35,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
     let mut links = Links::new(flow.clone());
     let mut steward = Steward::default();
     let mut topics: Option<SourceTopics> = None;
+    let mut missing = Missing::default();
     let mut look_at = clock.monotonic();
     while !cancel.is_cancelled() {
         let view = flow.target.view();
@@ -43,13 +44,16 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 looked = flow.topics() => match looked {
-                    Ok(found) => topics = Some(found),
+                    Ok(found) => {
+                        missing.looked(&flow.name, &found, &flow.target.view(), clock.monotonic());
+                        topics = Some(found);
+                    }
                     Err(error) => tracing::warn!(flow = flow.name, %error, "cannot look at the source"),
                 }
             }
             look_at = clock.monotonic() + flow.interval;
             if let Some(topics) = &topics {
-                links.assign(topics).await;
+                links.assign(topics, &missing).await;
                 tokio::select! {
                     () = cancel.cancelled() => break,
                     () = after_look(&flow, &mut steward, topics, at_ms) => {}
@@ -57,7 +61,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
             }
         }
         if let Some(topics) = &topics {
-            links.assign(topics).await;
+            links.assign(topics, &missing).await;
         }
         tokio::select! {
             () = cancel.cancelled() => {}
@@ -106,7 +110,7 @@ impl Links {
     }
 
     /// Makes the links those that `topics` and the present view ask for.
-    async fn assign(&mut self, topics: &SourceTopics) {
+    async fn assign(&mut self, topics: &SourceTopics, missing: &Missing) {
         if self.cluster_id != topics.cluster_id {
             // Tracks hold the id that they compare lineage with.
             self.stop_all().await;
@@ -114,7 +118,7 @@ impl Links {
         }
         let target = &self.flow.target;
         let mut by_leader: BTreeMap<NodeId, Vec<Assigned>> = BTreeMap::new();
-        for assigned in assignments(&self.flow.name, topics, &target.view(), target.node_id()) {
+        for assigned in assignments(&self.flow.name, topics, missing, &target.view(), target.node_id()) {
             // What has no leader there waits on any link, where it is at least reported.
             let leader = assigned
                 .source_leader
