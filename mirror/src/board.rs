@@ -35,6 +35,8 @@ pub struct PartitionFacts {
     pub health: Health,
     /// Why, if not well.
     pub reason: Option<String>,
+    /// Since when it only tries again, in ms; `None` once it copies.
+    pub retrying_since_ms: Option<i64>,
     /// The newest gap.
     pub gap: Option<Gap>,
     /// Where the source stood when it last said so.
@@ -122,14 +124,19 @@ impl Board {
     pub fn set_partition(&self, track: &Track, now_ms: i64) {
         let (health, reason) = track.health();
         let mut inner = self.inner.lock();
-        let since_ms = inner
-            .partitions
-            .get(&track.here)
-            .map_or(now_ms, |facts| facts.behind_since_ms);
+        let before = inner.partitions.get(&track.here);
+        let since_ms = before.map_or(now_ms, |facts| facts.behind_since_ms);
+        let retrying_since_ms = before.and_then(|facts| facts.retrying_since_ms);
+        let retrying_since_ms = match health {
+            Health::Retrying => retrying_since_ms.or(Some(now_ms)),
+            Health::Starting => retrying_since_ms,
+            Health::Active | Health::Diverged | Health::Failed => None,
+        };
         let facts = PartitionFacts {
             source: track.source.clone(),
             health,
             reason: reason.map(str::to_owned),
+            retrying_since_ms,
             gap: track.gap(),
             ends: track.ends(),
             behind_since_ms: track.caught_up_ms().unwrap_or(since_ms),

@@ -110,7 +110,10 @@ pub fn actions(
         let wanted = configs.get(&matched.source).map(|configs| synced(configs));
         match (view.topics.get(&matched.here), wanted) {
             // A mirror begins with the source's configs (a retention, a size limit), not with the defaults.
-            (None, None) => {}
+            (None, None) => problems.push(format!(
+                "{}: the source does not say its configs (DescribeConfigs), and its mirror is to begin with them",
+                matched.source
+            )),
             (None, Some(_)) if partitions == 0 => {}
             (None, Some(configs)) => actions.push(Action::Create(NewMirrorTopic {
                 name: matched.here.clone(),
@@ -169,6 +172,15 @@ fn existing(flow: &str, matched: &Matched, topic: &TopicView) -> Existing {
         return Existing::Problem(recreated(&matched.source));
     }
     Existing::Ours
+}
+
+/// The names at the source of mirrored topics that were deleted and created again there.
+pub fn recreated_topics(flow: &str, source: &SourceTopics, view: &View) -> BTreeSet<String> {
+    let again = view.topics_of(flow).filter(|(_, bound)| {
+        let there = source.topics.get(&bound.source_topic);
+        there.is_some_and(|there| is_recreated(bound, there.id))
+    });
+    again.map(|(_, bound)| bound.source_topic.clone()).collect()
 }
 
 fn is_recreated(bound: &MirrorBinding, id: TopicId) -> bool {

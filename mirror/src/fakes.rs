@@ -1,6 +1,6 @@
 //! A cluster and a source in memory, for tests of the drivers: one daemon, one replica, no disk, no network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -489,6 +489,7 @@ impl Target for FakeTarget {
 struct SourceState {
     topics: BTreeMap<String, (TopicId, Vec<Vec<Bytes>>)>,
     configs: Vec<SourceConfig>,
+    hidden: BTreeSet<String>,
     groups: BTreeMap<String, Vec<Committed>>,
     dead: bool,
 }
@@ -550,6 +551,11 @@ impl FakeSource {
             value: Some(value.into()),
             own: true,
         });
+    }
+
+    /// From now on nobody is told the configs of this topic.
+    pub(crate) fn hide_configs(&self, topic: &str) {
+        self.state.lock().hidden.insert(topic.into());
     }
 
     pub(crate) fn kill(&self) {
@@ -628,6 +634,7 @@ impl Source for FakeSource {
         let state = self.alive()?;
         Ok(topics
             .iter()
+            .filter(|topic| !state.hidden.contains(*topic))
             .map(|topic| (topic.clone(), state.configs.clone()))
             .collect())
     }

@@ -12,6 +12,7 @@ use tradewind_wire::region::SwitchStep;
 
 use crate::board::GroupsFacts;
 use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
+use crate::discovery::recreated_topics;
 use crate::flow::Flow;
 use crate::formats::{batch, checkpoints_topic};
 use crate::metrics;
@@ -34,6 +35,10 @@ pub(crate) struct Pass {
     emitted: Emitted,
     /// High watermarks never fall; a position below a known one needs no question.
     high_watermarks: BTreeMap<(String, i32), i64>,
+    /// What the groups here had committed at the source when it was last looked at.
+    committed: BTreeMap<String, Vec<Committed>>,
+    /// Topics that were another's at the source then: positions on them mean nothing here.
+    recreated: BTreeSet<String>,
 }
 
 /// Runs regular passes until cancelled.
@@ -74,6 +79,12 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
     let committed = tokio::time::timeout(READ_TIMEOUT, read_groups(flow, &mut facts)).await;
     let committed =
         committed.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
+    if committed != pass.committed {
+        // After the positions were read: what they mean is known of topics that are still the same.
+        let topics = flow.topics().await?;
+        pass.recreated = recreated_topics(&flow.name, &topics, &flow.target.view());
+        pass.committed.clone_from(&committed);
+    }
     let paused = paused_topics(&flow.target.view(), &flow.name);
     let here = picture(flow, &mut pass, &committed, &paused).await;
 
@@ -201,8 +212,13 @@ async fn picture(
     }
     here.high_watermarks.clone_from(&pass.high_watermarks);
     // Without a watermark a position stays as it is.
+    let recreated: BTreeSet<&String> = pass
+        .recreated
+        .iter()
+        .filter_map(|topic| here.topics.get(topic).map(|(name, _)| name))
+        .collect();
     here.high_watermarks
-        .retain(|(topic, _), _| !paused.contains(topic));
+        .retain(|(topic, _), _| !paused.contains(topic) && !recreated.contains(topic));
     here
 }
 

@@ -60,6 +60,9 @@ impl Default for Pace {
     }
 }
 
+/// After how long a partition that only tries again is a problem, in ms. Leaders move within seconds.
+const RETRYING_LONG_MS: i64 = 10_000;
+
 /// Makes the source of a flow. Connects lazily: a source that is down is no error here.
 pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
 
@@ -578,7 +581,8 @@ impl Inner {
         };
         report.observation = flow.board.observation();
         report.problems.extend(flow.board.problems());
-        report.problems.extend(partition_problems(&flow.board));
+        let now_ms = self.target.clock().now_ms();
+        report.problems.extend(partition_problems(&flow.board, now_ms));
         report
     }
 
@@ -640,7 +644,7 @@ fn partitions(watermarks: Vec<(String, i32, i64)>, board: &Board) -> Vec<Partiti
         .collect()
 }
 
-fn partition_problems(board: &Board) -> Vec<String> {
+fn partition_problems(board: &Board, now_ms: i64) -> Vec<String> {
     let mut problems = Vec::new();
     for (here, facts) in board.partitions() {
         let of = format!("{}/{}", here.name, here.partition);
@@ -649,6 +653,10 @@ fn partition_problems(board: &Board) -> Vec<String> {
             Health::Diverged => problems.push(format!("{of} is diverged: {reason}")),
             Health::Failed => problems.push(format!("{of} has failed: {reason}")),
             Health::Starting | Health::Active | Health::Retrying => {}
+        }
+        let retrying = facts.retrying_since_ms.map(|since| now_ms.saturating_sub(since));
+        if let Some(for_ms) = retrying.filter(|for_ms| *for_ms >= RETRYING_LONG_MS) {
+            problems.push(format!("{of} has tried again for {} s: {reason}", for_ms / 1000));
         }
         if let Some(gap) = facts.gap {
             problems.push(format!(

@@ -148,11 +148,16 @@ async fn a_topic_created_again_is_a_problem_and_never_written_over() {
     let world = world();
     world.source.create("orders", 1, 1);
     world.source.produce("orders", 0, &["a"]);
+    world.source.produce("orders", 0, &["b", "c"]);
+    world.source.commit("billing", "orders", 0, 3);
     world.target.declare(spec());
     world.until(even).await;
     let before = world.target.bytes("east.orders", 0);
     world.source.recreate("orders", 9);
-    world.source.produce("orders", 0, &["other", "records"]);
+    world
+        .source
+        .produce("orders", 0, &["other", "records", "of", "it"]);
+    world.source.commit("billing", "orders", 0, 1);
     let status = world.until(|status| status.state == "degraded").await;
     assert!(
         status
@@ -162,7 +167,37 @@ async fn a_topic_created_again_is_a_problem_and_never_written_over() {
         "{status:?}"
     );
     assert_eq!(world.target.bytes("east.orders", 0), before);
-    assert_ne!(world.mirror.status().await[0].lag_records, Some(0));
+    let status = world.mirror.status().await.remove(0);
+    assert_ne!(status.lag_records, Some(0));
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(3));
+    assert_eq!(
+        (status.groups.exact, status.groups.total),
+        (0, 1),
+        "it says nothing of what is here"
+    );
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_whose_configs_the_source_keeps_to_itself_holds_up_no_other() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.create("orders-secret", 2, 1);
+    world.source.hide_configs("orders-secret");
+    world.source.produce("orders", 0, &["a"]);
+    world.target.declare(spec());
+    let status = world
+        .until(|status| {
+            status
+                .problems
+                .iter()
+                .any(|problem| problem.contains("orders-secret"))
+        })
+        .await;
+    assert_eq!(status.state, "degraded");
+    world
+        .until(|_| world.target.bytes("east.orders", 0) == world.source.bytes("orders", 0))
+        .await;
     world.mirror.stop().await;
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tradewind_client::admin::ConfigResource;
+use tradewind_client::admin::{ConfigEntry, ConfigResource};
 use tradewind_client::{
     Client, ClientError, FetchLimits, FetchPosition, FetchedPartition, Isolation, Lane, OffsetSpec,
 };
@@ -94,6 +94,24 @@ fn collect(found: &mut BTreeMap<(String, i32), i64>, answer: ListOffsetsResponse
     }
 }
 
+/// Configs by key, by resource.
+type Described = BTreeMap<ConfigResource, BTreeMap<String, ConfigEntry>>;
+
+impl KafkaSource {
+    /// The configs of those resources that the source tells them of: one that is refused hides no other.
+    async fn configs_one_by_one(&self, resources: &[ConfigResource]) -> Result<Described, SourceError> {
+        let mut all = Described::new();
+        for resource in resources {
+            match self.client.describe_configs(std::slice::from_ref(resource)).await {
+                Ok(described) => all.extend(described),
+                Err(error) if is_unreachable(&error) => return Err(refusal("topic configs", &error)),
+                Err(error) => tracing::warn!(%resource, %error, "the source does not tell these configs"),
+            }
+        }
+        Ok(all)
+    }
+}
+
 #[async_trait]
 impl Source for KafkaSource {
     async fn topics(&self) -> Result<SourceTopics, SourceError> {
@@ -139,13 +157,16 @@ impl Source for KafkaSource {
         let mut found = BTreeMap::new();
         for some in topics.chunks(CONFIG_TOPICS) {
             let resources: Vec<_> = some.iter().cloned().map(ConfigResource::Topic).collect();
-            let described = self.client.describe_configs(&resources).await;
-            let described = described.map_err(|error| refusal("topic configs", &error))?;
+            let described = match self.client.describe_configs(&resources).await {
+                Ok(described) => described,
+                Err(error) if is_unreachable(&error) => return Err(refusal("topic configs", &error)),
+                Err(_) => self.configs_one_by_one(&resources).await?,
+            };
             for (resource, entries) in described {
                 let ConfigResource::Topic(name) = resource else {
                     continue;
                 };
-                let config = |(name, entry): (String, tradewind_client::admin::ConfigEntry)| SourceConfig {
+                let config = |(name, entry): (String, ConfigEntry)| SourceConfig {
                     name,
                     own: entry.is_topics_own(),
                     value: entry.value,
