@@ -28,6 +28,15 @@ pub(crate) const METRICS: &[(&str, &str)] = &[
     ("tradewind_ready", "Whether this daemon is ready (1) or not (0)."),
 ];
 
+/// The metrics of every crate.
+const PARTS: [&[(&str, &str)]; 5] = [
+    METRICS,
+    tradewind_cluster::metrics::METRICS,
+    tradewind_log::metrics::METRICS,
+    tradewind_broker::metrics::METRICS,
+    tradewind_mirror::metrics::METRICS,
+];
+
 /// Installs the recorder that every crate records into.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     // Without buckets the exporter would make summaries, which cannot be added up over daemons.
@@ -35,14 +44,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
         .install_recorder()?;
-    let parts = [
-        METRICS,
-        tradewind_cluster::metrics::METRICS,
-        tradewind_log::metrics::METRICS,
-        tradewind_broker::metrics::METRICS,
-        tradewind_mirror::metrics::METRICS,
-    ];
-    for (name, help) in parts.into_iter().flatten() {
+    for (name, help) in PARTS.into_iter().flatten() {
         if name.ends_with("_total") {
             metrics::describe_counter!(*name, *help);
         } else if name.ends_with("_duration_seconds") || name.ends_with("_latency_seconds") {
@@ -100,3 +102,7 @@ const BYTES: [f64; 9] = [
     16_777_216.0,
     104_857_600.0,
 ];
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

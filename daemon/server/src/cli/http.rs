@@ -76,8 +76,10 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
                 "  {}-{}  cut at {}",
                 topic.topic, partition.partition, partition.cut
             );
-            if let Some(lost) = partition.lost_records.filter(|lost| *lost > 0) {
-                lines += &format!("  {lost} records did not arrive");
+            match partition.lost_records {
+                Some(0) => {}
+                Some(lost) => lines += &format!("  {lost} records did not arrive"),
+                None => lines += "  nobody knows how many records did not arrive",
             }
             lines += "\n";
         }

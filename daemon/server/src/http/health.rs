@@ -20,17 +20,7 @@ pub(super) struct Readiness {
 /// 200 if this daemon's registration is applied, it is not fenced, its listeners serve, its image is current and it
 /// knows a controller; 503 with the reasons otherwise. Other clusters and in-sync sets don't count.
 pub(super) async fn readyz(State(facts): State<Facts>) -> (StatusCode, Json<Readiness>) {
-    let inner = &facts.inner;
-    let standing = inner
-        .cluster
-        .get()
-        .map(|cluster| cluster.standing().borrow().clone());
-    let readiness = judge(
-        standing.as_ref(),
-        inner.serving.get().is_some(),
-        inner.stopping.is_cancelled(),
-    );
-    metrics::ready(readiness.ready);
+    let readiness = readiness(&facts);
     let code = if readiness.ready {
         StatusCode::OK
     } else {
@@ -41,7 +31,21 @@ pub(super) async fn readyz(State(facts): State<Facts>) -> (StatusCode, Json<Read
 
 /// Everything that is counted, in Prometheus's text format.
 pub(super) async fn metrics(State(facts): State<Facts>) -> String {
+    metrics::ready(readiness(&facts).ready);
     facts.inner.metrics.render()
+}
+
+fn readiness(facts: &Facts) -> Readiness {
+    let inner = &facts.inner;
+    let standing = inner
+        .cluster
+        .get()
+        .map(|cluster| cluster.standing().borrow().clone());
+    judge(
+        standing.as_ref(),
+        inner.serving.get().is_some(),
+        inner.stopping.is_cancelled(),
+    )
 }
 
 fn judge(standing: Option<&Standing>, serving: bool, stopping: bool) -> Readiness {

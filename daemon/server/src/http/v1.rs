@@ -157,6 +157,9 @@ fn attention(
         }
     }
     for flow in flows {
+        if flow.state == "source-unreachable" {
+            attention.push(format!("{}: the source does not answer", flow.flow));
+        }
         attention.extend(
             flow.problems
                 .iter()
