@@ -63,6 +63,9 @@ impl Default for Pace {
 /// After how long a partition that only tries again is a problem, in ms. Leaders move within seconds.
 const RETRYING_LONG_MS: i64 = 10_000;
 
+/// What the complaint of a gap says of its partition.
+const GAPPED: &str = " is gapped: ";
+
 /// Makes the source of a flow. Connects lazily: a source that is down is no error here.
 pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
 
@@ -219,15 +222,7 @@ impl Mirror {
             reason: "it does not run on this daemon".into(),
         })?;
         let status = inner.status(flow.to_owned(), state).await;
-        let healthy = match status.state.as_str() {
-            "active" => Ok(()),
-            "degraded" => Err(format!(
-                "it needs attention first: {}",
-                status.problems.join("; ")
-            )),
-            other => Err(format!("it is {other}; only an active flow can be switched over")),
-        };
-        switchover::begin(&running, healthy, wish).await?;
+        switchover::begin(&running, may_move(&status), wish).await?;
         self.switchover_report(flow).await
     }
 
@@ -644,6 +639,22 @@ fn partitions(watermarks: Vec<(String, i32, i64)>, board: &Board) -> Vec<Partiti
         .collect()
 }
 
+/// Whether a flow of this status may be switched over. A gap is no obstacle: the source does not have those records any more.
+fn may_move(status: &FlowStatus) -> Result<(), String> {
+    match status.state.as_str() {
+        "active" => Ok(()),
+        "degraded" => {
+            let problems = status.problems.iter().map(String::as_str);
+            let open: Vec<&str> = problems.filter(|problem| !problem.contains(GAPPED)).collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            Err(format!("it needs attention first: {}", open.join("; ")))
+        }
+        other => Err(format!("it is {other}; only an active flow can be switched over")),
+    }
+}
+
 fn partition_problems(board: &Board, now_ms: i64) -> Vec<String> {
     let mut problems = Vec::new();
     for (here, facts) in board.partitions() {
@@ -660,7 +671,7 @@ fn partition_problems(board: &Board, now_ms: i64) -> Vec<String> {
         }
         if let Some(gap) = facts.gap {
             problems.push(format!(
-                "{of} is gapped: the source had removed offsets {} to {} before they were copied",
+                "{of}{GAPPED}the source had removed offsets {} to {} before they were copied",
                 gap.from,
                 gap.to - 1
             ));

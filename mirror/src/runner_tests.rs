@@ -201,6 +201,27 @@ async fn a_topic_whose_configs_the_source_keeps_to_itself_holds_up_no_other() {
     world.mirror.stop().await;
 }
 
+#[test]
+fn a_gap_alone_does_not_keep_a_flow_from_being_moved() {
+    let gap = "orders/0 is gapped: the source had removed offsets 3 to 6 before they were copied";
+    let status = |problems: &[&str]| {
+        let known = Known {
+            observation: Some(Observation::default()),
+            problems: problems.iter().map(|problem| (*problem).to_owned()).collect(),
+            ..Known::default()
+        };
+        flow_status(FLOW, FlowState::Active, &known, 0)
+    };
+    assert_eq!(may_move(&status(&[])), Ok(()));
+    assert_eq!(status(&[gap]).state, "degraded");
+    assert_eq!(may_move(&status(&[gap])), Ok(()));
+    let refusal = may_move(&status(&[gap, "orders/1 has failed: x"])).unwrap_err();
+    assert!(
+        refusal.contains("orders/1") && !refusal.contains("gapped"),
+        "{refusal}"
+    );
+}
+
 #[tokio::test]
 async fn a_config_that_is_refused_here_is_named_and_the_others_apply() {
     let world = world();
