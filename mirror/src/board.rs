@@ -206,6 +206,11 @@ impl Board {
         self.inner.lock().contact.last_failure_ms = Some(now_ms);
     }
 
+    /// When the source last answered, in ms.
+    pub fn last_heard_ms(&self) -> Option<i64> {
+        self.inner.lock().contact.last_ok_ms
+    }
+
     /// Whether the last thing known of the source is that it did not answer.
     pub fn is_unreachable(&self) -> bool {
         let contact = self.inner.lock().contact;

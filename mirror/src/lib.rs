@@ -29,6 +29,7 @@ mod fakes;
 mod fence;
 mod flow;
 pub mod formats;
+mod gauges;
 mod heartbeat;
 pub mod metrics;
 pub mod naming;

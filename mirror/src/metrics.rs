@@ -5,7 +5,9 @@
     reason = "this is the file where metrics are recorded"
 )]
 
-use metrics::counter;
+use metrics::{counter, gauge};
+
+use crate::gauges::Gauges;
 
 /// Every metric of this crate with its help text.
 pub const METRICS: &[(&str, &str)] = &[
@@ -28,6 +30,26 @@ pub const METRICS: &[(&str, &str)] = &[
     (
         "tradewind_mirror_source_failures_total",
         "Questions that a source did not answer.",
+    ),
+    (
+        "tradewind_mirror_lag_records",
+        "Records that the source has and this cluster has not, of partitions copied by this daemon.",
+    ),
+    (
+        "tradewind_mirror_lag_seconds",
+        "For how long the partition that is behind for longest has been, of those copied by this daemon.",
+    ),
+    (
+        "tradewind_mirror_source_up",
+        "Whether the source answered this daemon when it was last asked: 1 or 0.",
+    ),
+    (
+        "tradewind_mirror_partitions",
+        "Partitions copied by this daemon, by state: active, retrying, diverged or failed.",
+    ),
+    (
+        "tradewind_mirror_gapped_partitions",
+        "Those that lack records which the source had removed before they were copied.",
     ),
 ];
 
@@ -54,4 +76,22 @@ pub(crate) fn positions(written: usize) {
 /// A source did not answer.
 pub(crate) fn source_failure() {
     counter!("tradewind_mirror_source_failures_total").increment(1);
+}
+
+/// How a flow does, as far as this daemon copies it.
+pub(crate) fn flow(name: &str, now: &Gauges) {
+    let flow = || name.to_owned();
+    gauge!("tradewind_mirror_lag_records", "flow" => flow()).set(now.lag_records as f64);
+    gauge!("tradewind_mirror_lag_seconds", "flow" => flow()).set(now.lag_seconds);
+    gauge!("tradewind_mirror_source_up", "flow" => flow()).set(f64::from(u8::from(now.source_up)));
+    let states = [
+        ("active", now.active),
+        ("retrying", now.retrying),
+        ("diverged", now.diverged),
+        ("failed", now.failed),
+    ];
+    for (state, partitions) in states {
+        gauge!("tradewind_mirror_partitions", "flow" => flow(), "state" => state).set(partitions as f64);
+    }
+    gauge!("tradewind_mirror_gapped_partitions", "flow" => flow()).set(now.gapped as f64);
 }

@@ -17,6 +17,7 @@ use tradewind_wire::ids::NodeId;
 use crate::discovery::{Action, Assigned, Matches, Missing, actions, assignments, matches};
 use crate::flow::{Flow, LOOK_TIMEOUT};
 use crate::formats::checkpoints_topic;
+use crate::gauges;
 use crate::source::fetch::{self, LinkContext};
 use crate::source::push;
 use crate::source::{SourceConfig, SourceTopics};
@@ -63,6 +64,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
         if let Some(topics) = &topics {
             links.assign(topics, &missing).await;
         }
+        gauges::publish(&flow);
         tokio::select! {
             () = cancel.cancelled() => {}
             () = flow.target.changed(view.index) => {}
@@ -71,6 +73,7 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
         }
     }
     links.stop_all().await;
+    gauges::clear(&flow);
 }
 
 async fn after_look(flow: &Flow, steward: &mut Steward, topics: &SourceTopics, at_ms: i64) {

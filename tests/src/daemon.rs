@@ -135,6 +135,17 @@ impl Daemon {
         format!("http://{}", self.http)
     }
 
+    /// What `/metrics` says of `name`, which has its labels with it; `None` if it is not there.
+    pub fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let text = ureq::get(format!("{}/metrics", self.url()))
+            .call()?
+            .body_mut()
+            .read_to_string()?;
+        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let value = lines.find_map(|(of, value)| (of == name).then_some(value));
+        Ok(value.map(str::parse).transpose()?)
+    }
+
     /// The last lines that it printed.
     pub fn log_tail(&self) -> String {
         let text = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
