@@ -117,10 +117,12 @@ fn wait_gave_way(mesh: &Mesh) -> Result<()> {
         refusal(&refused) == Some(ErrorCode::NotLeaderOrFollower),
         "{refused:#}"
     );
-    let refused = kafka
-        .commit("billing", TOPIC, &[(0, 1)])
-        .err()
-        .context("a commit is taken")?;
+    let refused = wait::until("the coordinator has loaded", 30, || {
+        let refused = kafka.commit("billing", TOPIC, &[(0, 1)]).err();
+        let loading = refused.as_ref().and_then(refusal) == Some(ErrorCode::CoordinatorLoadInProgress);
+        Ok((!loading).then_some(refused))
+    })?;
+    let refused = refused.context("a commit is taken")?;
     ensure!(
         refusal(&refused) == Some(ErrorCode::CoordinatorNotAvailable),
         "{refused:#}"
