@@ -291,6 +291,13 @@ impl Kafka {
         Ok(address)
     }
 
+    /// Fails with the partition's error if there is one; then its leader is looked up again by the next call.
+    fn good_leader(&mut self, topic: &str, partition: i32, code: i16) -> Result<(), Refused> {
+        good(code).inspect_err(|_| {
+            self.leaders.remove(&(topic.to_owned(), partition));
+        })
+    }
+
     /// Asks the partition's leader; after any failure the leader is looked up again by the next call.
     fn at_leader<R: Request>(
         &mut self,
@@ -341,10 +348,8 @@ impl Kafka {
             .first()
             .and_then(|topic| topic.partition_responses.first())
             .context("no answer for the partition")?;
-        if let Err(refused) = good(answer.error_code) {
-            self.leaders.remove(&(topic.to_owned(), partition));
-            return Err(refused).with_context(|| format!("{:?}", answer.error_message));
-        }
+        self.good_leader(topic, partition, answer.error_code)
+            .with_context(|| format!("{:?}", answer.error_message))?;
         Ok(answer.base_offset)
     }
 
@@ -375,10 +380,7 @@ impl Kafka {
             .first_mut()
             .and_then(|topic| topic.partitions.first_mut())
             .context("no answer for the partition")?;
-        if let Err(refused) = good(data.error_code) {
-            self.leaders.remove(&(topic.to_owned(), partition));
-            return Err(refused.into());
-        }
+        self.good_leader(topic, partition, data.error_code)?;
         let batches: Result<Vec<Batch>, _> = split(data.records.to_bytes()).collect();
         Ok((batches?, data.high_watermark))
     }
@@ -443,7 +445,7 @@ impl Kafka {
             .first()
             .and_then(|topic| topic.partitions.first())
             .context("no answer for the partition")?;
-        good(answer.error_code)?;
+        self.good_leader(topic, partition, answer.error_code)?;
         Ok(answer.low_watermark)
     }
 
@@ -470,12 +472,12 @@ impl Kafka {
         let mut response = self.at_leader(topic, partitions.start, &request, 7)?;
         let mut found = response.topics.pop().context("no answer")?.partitions;
         found.sort_by_key(|partition| partition.partition_index);
-        let offset = |partition: &ListOffsetsPartitionResponse| -> Result<i64> {
-            good(partition.error_code)?;
-            Ok(partition.offset)
-        };
         ensure!(found.len() == partitions.len(), "no answer for some partitions");
-        found.iter().map(offset).collect()
+        let mut offset = |answer: &ListOffsetsPartitionResponse| -> Result<i64> {
+            self.good_leader(topic, answer.partition_index, answer.error_code)?;
+            Ok(answer.offset)
+        };
+        found.iter().map(&mut offset).collect()
     }
 
     /// Commits a group's position from outside the group, as an empty group allows.
