@@ -11,8 +11,25 @@ use rand::Rng;
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// The same, for what may be over soon.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
 /// Calls `look` until it returns something, and fails with `what` and its last error after `seconds`.
-pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, seconds: u64, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_each(INTERVAL, what, seconds, look)
+}
+
+/// As [`until`], for what lasts a few milliseconds and is to be seen while it does.
+pub fn until_seen<T>(what: &str, seconds: u64, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_each(BRIEFLY, what, seconds, look)
+}
+
+fn until_each<T>(
+    interval: Duration,
+    what: &str,
+    seconds: u64,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         let last = match look() {
@@ -26,7 +43,7 @@ pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<Optio
                 None => bail!("not within {seconds} s: {what}"),
             }
         }
-        thread::sleep(INTERVAL);
+        thread::sleep(interval);
     }
 }
 
