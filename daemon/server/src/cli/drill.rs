@@ -100,13 +100,15 @@ fn told(report: &DrillReport) -> String {
     for attention in &report.attention {
         text += &format!("  needs attention besides: {attention}\n");
     }
+    let all = report.partitions.iter().all(|partition| partition.cut.is_some());
     text += &format!(
-        "flow {}: drill {}: {}; clients could have written after {:.0} ms; {} of {} group positions exact \
+        "flow {}: drill {}: {}; clients could have written after {:.0} ms{}; {} of {} group positions exact \
          ({} compared with the source)\n",
         report.flow,
         if report.passed { "passed" } else { "FAILED" },
         rpo(report),
         report.rto_ms,
+        if all { "" } else { " to what was rehearsed" },
         report.groups.exact,
         report.groups.total,
         report.groups.compared
