@@ -117,8 +117,11 @@ fn on_branch(
     }
     let (log, cut) = (replica.log(), view.high_watermark);
     let dir = place.data_dir.branch_dir(place.id, wish.partition);
+    // A copy must not take the room from what is mirrored meanwhile.
+    let free = place.data_dir.volume().usable_bytes;
+    let free = free.map_or(u64::MAX, |bytes| u64::try_from(bytes).unwrap_or(0));
     let limits = BranchLimits {
-        copy_bytes: wish.copy_bytes,
+        copy_bytes: wish.copy_bytes.min(free / 2),
         until: env.clock.monotonic() + Duration::from_millis(wish.time_ms),
     };
     let made = steps.run("branch", || log.branch(&dir, cut, limits));

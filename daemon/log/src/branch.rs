@@ -65,6 +65,9 @@ pub enum BranchError {
     /// The time was up.
     #[error("not done in the time that it had")]
     OutOfTime,
+    /// The disk is full up to its reserve: records come first.
+    #[error("the disk is full up to its reserve")]
+    DiskFull,
     /// The log does not reach to the offset.
     #[error("offset {offset} is not between {start} and {end}")]
     OutOfRange {
@@ -213,6 +216,9 @@ impl Log {
         while at < shares.tail_bytes {
             if self.env.clock.monotonic() >= until {
                 return Err(BranchError::OutOfTime);
+            }
+            if self.env.room.is_full() {
+                return Err(BranchError::DiskFull);
             }
             let piece = usize::try_from(PIECE.min(shares.tail_bytes - at)).unwrap_or(0);
             let buffer = &mut buffer[..piece];

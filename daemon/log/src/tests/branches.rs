@@ -8,7 +8,7 @@ use tradewind_wire::batch::{ControlKind, control_batch};
 
 use super::compaction::{compact, put};
 use super::*;
-use crate::{BranchError, BranchLimits, Branched};
+use crate::{BranchError, BranchLimits, Branched, Volume};
 
 const FREE: BranchLimits = BranchLimits {
     copy_bytes: u64::MAX,
@@ -308,6 +308,14 @@ fn what_would_cost_too_much_is_refused_and_leaves_nothing() {
         ..FREE
     };
     assert!(matches!(refused(60, at_once), BranchError::OutOfTime));
+    let volume = |usable_bytes| Volume {
+        path: place(&bench),
+        total_bytes: None,
+        usable_bytes: Some(usable_bytes),
+    };
+    bench.env.room.note(&volume(10), 11);
+    assert!(matches!(refused(60, FREE), BranchError::DiskFull));
+    bench.env.room.note(&volume(12), 11);
     assert!(matches!(refused(61, FREE), BranchError::OutOfRange { .. }));
     assert!(matches!(refused(-1, FREE), BranchError::OutOfRange { .. }));
     log.trim_to(30).unwrap();
