@@ -100,6 +100,7 @@ impl FakeTarget {
                 paused: None,
                 switchover: None,
                 failback: None,
+                drills: Vec::new(),
             };
             view.flows.insert(flow.spec.name(), flow);
         });

@@ -1,4 +1,4 @@
-//! Flows between clusters: source, checkpoint, heartbeat, failover, failback and switchover.
+//! Flows between clusters: source, checkpoint, heartbeat, failover, failback, switchover and drills.
 //!
 //! The mirror runs inside each daemon of the *target* cluster. It reaches that cluster only through [`target::Target`] and
 //! a source only through [`source::Source`]; it opens no socket and no file. A partition's source task runs on the daemon
@@ -11,6 +11,7 @@
 //!                   (failing over): cuts -> promoted -> final group positions
 //!                   (switching over): as active, and the steward drives the steps at both sides
 //!                   (failed over): the steward tells the source, and brings it back when asked
+//!          drill: a failover of an active flow is rehearsed beside it
 //!          fence: at a source, where the logs of fenced topics end
 //!          rescue: at a source that returned, what its target never got is kept
 //! ```
@@ -21,6 +22,8 @@
 pub mod board;
 pub mod checkpoint;
 pub mod discovery;
+mod drill;
+pub mod drill_report;
 mod failback;
 pub mod failback_report;
 mod failover;

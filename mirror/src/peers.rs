@@ -14,6 +14,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::GroupPosition;
 
 use crate::board::PositionFacts;
+use crate::drill::{PartitionRehearsed, RehearseAsk};
 use crate::status::{DaemonReport, PromotedPosition};
 use crate::target::{CallError, Target};
 use crate::verify::{Compared, Piece};
@@ -40,6 +41,8 @@ pub(crate) enum Ask {
     },
     /// Compare a piece of a partition led there with its source.
     Compare(Piece),
+    /// Rehearse the promotion of a partition led there.
+    Rehearse(RehearseAsk),
     /// A switchover settles groups: write the final positions of those coordinated there.
     Settle {
         /// The flow.
@@ -80,6 +83,7 @@ pub(crate) enum Answer {
     Report(DaemonReport),
     Finished(Vec<PromotedPosition>),
     Compared(Compared),
+    Rehearsed(Box<PartitionRehearsed>),
     /// The groups whose final positions are written, or are their own.
     Settled(Vec<String>),
     /// Where a partition of a rescue topic ends, and whether all of it is committed.

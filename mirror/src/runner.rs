@@ -32,7 +32,7 @@ use crate::status::{
 use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
 use crate::target::{CommandError, FlowState, Target, View};
 use crate::verify::{Compared, Piece, Plan, VerifyError};
-use crate::{failback, failover, fence, heartbeat, rescue, switchover, verify};
+use crate::{drill, failback, failover, fence, heartbeat, rescue, switchover, verify};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -98,18 +98,18 @@ pub fn network_sources(mesh: Mesh, clock: Arc<dyn Clock>) -> Sources {
 /// The mirror of one daemon: all flows into its cluster, as far as they are this daemon's work.
 #[derive(Clone)]
 pub struct Mirror {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    target: Arc<dyn Target>,
+pub(crate) struct Inner {
+    pub(crate) target: Arc<dyn Target>,
     sources: Sources,
     pace: Pace,
     flows: Mutex<BTreeMap<String, Running>>,
     /// High watermarks as daemons last reported them, for partitions without a leader.
     last_known: Mutex<BTreeMap<(String, i32), i64>>,
-    cancel: CancellationToken,
-    tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) tasks: TaskTracker,
 }
 
 struct Running {
@@ -440,7 +440,7 @@ impl Inner {
         verify::compare(self.target.as_ref(), flow.source.as_ref(), &pair, piece).await
     }
 
-    fn flow(&self, name: &str) -> Option<Arc<Flow>> {
+    pub(crate) fn flow(&self, name: &str) -> Option<Arc<Flow>> {
         self.flows.lock().get(name).map(|running| running.flow.clone())
     }
 
@@ -454,6 +454,10 @@ impl Inner {
             },
             Ask::Compare(piece) => match self.compare(&piece).await {
                 Ok(compared) => Answer::Compared(compared),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Rehearse(ask) => match drill::rehearse(self.flow(&ask.flow), &ask).await {
+                Ok(rehearsed) => Answer::Rehearsed(Box::new(rehearsed)),
                 Err(reason) => Answer::Refused(reason),
             },
             Ask::Settle {
@@ -479,12 +483,13 @@ impl Inner {
         }
     }
 
-    async fn status(&self, name: String, state: FlowState) -> FlowStatus {
+    pub(crate) async fn status(&self, name: String, state: FlowState) -> FlowStatus {
         let flow = self.flow(&name);
         let view = self.target.view();
         let mut known = Known {
             switchover: view.flows.get(&name).and_then(|flow| flow.switchover.clone()),
             failback: view.flows.get(&name).and_then(|flow| flow.failback.clone()),
+            drill: view.flows.get(&name).and_then(|flow| flow.drills.last().cloned()),
             ..Known::default()
         };
         // The source is looked at before the logs here: what is zero was zero after the question came.
@@ -551,7 +556,7 @@ impl Inner {
     }
 
     /// What this daemon knows of a flow.
-    async fn report(&self, name: &str, fresh: bool) -> DaemonReport {
+    pub(crate) async fn report(&self, name: &str, fresh: bool) -> DaemonReport {
         let mut report = DaemonReport::default();
         let Some(flow) = self.flow(name) else {
             report.partitions = partitions(led_here(self.target.as_ref(), name), &Board::default());

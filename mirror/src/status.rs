@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::drill::DrillNote;
 use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::Pause;
 use tradewind_wire::region::Switchover;
 
 use crate::board::{GroupsFacts, Observation, PositionStatus};
+use crate::drill_report::DrillLine;
 use crate::failback_report::FailbackLine;
 use crate::switchover_report::SwitchoverLine;
 use crate::target::{FlowState, View};
@@ -42,6 +44,9 @@ pub struct FlowStatus {
     /// Whether the lost source of a failed-over flow has given way, and how far its way back is.
     #[serde(default)]
     pub failback: Option<FailbackLine>,
+    /// The last drill.
+    #[serde(default)]
+    pub drill: Option<DrillLine>,
 }
 
 /// A flow, or a topic of one, that an operator has stand still.
@@ -203,6 +208,8 @@ pub struct Known {
     pub switchover: Option<Switchover>,
     /// What is known of its source since a failover.
     pub failback: Option<Failback>,
+    /// Its last drill.
+    pub drill: Option<DrillNote>,
 }
 
 /// Why a flow was not paused or resumed.
@@ -276,6 +283,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         paused: known.paused.clone(),
         switchover: known.switchover.as_ref().and_then(SwitchoverLine::of),
         failback: known.failback.as_ref().map(FailbackLine::of),
+        drill: known.drill.as_ref().map(|note| DrillLine::of(note, now_ms)),
     }
 }
 

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
+use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
 use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
@@ -190,6 +191,19 @@ pub trait Target: Send + Sync + 'static {
         items: bool,
     ) -> Result<Audit, String>;
 
+    /// Rehearses the promotion of a partition led here, beside it: see [`Rehearsal`]. The error is for a person to read.
+    async fn rehearse(&self, rehearsal: Rehearsal) -> Result<Rehearsed, String> {
+        Err(format!("this cluster rehearses nothing: {rehearsal:?}"))
+    }
+
+    /// Records that a drill of a flow has begun, or how it ended.
+    async fn note_drill(&self, flow: &str, note: DrillNote) -> Result<(), CommandError> {
+        let _ = note;
+        Err(CommandError::Refused(format!(
+            "{flow}: this cluster knows no drills"
+        )))
+    }
+
     /// Asks another daemon of this cluster; its mirror answers in [`crate::Mirror::answer`]. Bounded by `timeout`.
     async fn call(&self, node: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, CallError>;
 
@@ -251,6 +265,8 @@ pub struct FlowView {
     pub switchover: Option<Switchover>,
     /// What is known of its source since a failover.
     pub failback: Option<Failback>,
+    /// Its last drills, the newest last.
+    pub drills: Vec<DrillNote>,
 }
 
 impl TopicView {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tradewind_log::ReadError;
+use tradewind_log::{Log, ReadError};
 use tradewind_transport::{FrameRx, FrameTx};
 use tradewind_wire::audit::{Audit, AuditAnswer, AuditAsk, Auditor};
 
@@ -57,13 +57,11 @@ pub(crate) async fn audit(
     looking.await.map_err(|error| error.to_string())?
 }
 
-fn look(replica: &Replica, bounds: Vec<i64>, items: bool) -> Result<Audit, String> {
-    let view = replica.leader(None).map_err(|error| error.to_string())?;
-    let mut auditor = Auditor::new(bounds, items).ok_or("bounds that are no ranges")?;
-    let log = replica.log();
+/// Gives an auditor what it wants of a log's files below `up_to`.
+pub(crate) fn feed(auditor: &mut Auditor, log: &Log, up_to: i64) -> Result<(), String> {
     auditor.nothing_below(log.start());
-    while let Some(from) = auditor.wants().filter(|from| *from < view.high_watermark) {
-        let slice = match log.read_stored(from, READ_BYTES, view.high_watermark) {
+    while let Some(from) = auditor.wants().filter(|from| *from < up_to) {
+        let slice = match log.read_stored(from, READ_BYTES, up_to) {
             Ok(slice) => slice,
             // Retention came between; what it took is below the start that is told.
             Err(ReadError::OutOfRange { start, .. }) if start > from => {
@@ -77,9 +75,17 @@ fn look(replica: &Replica, bounds: Vec<i64>, items: bool) -> Result<Audit, Strin
             moved |= auditor.add(records).map_err(|error| error.to_string())?;
         }
         if !moved {
-            auditor.nothing_below(view.high_watermark);
+            auditor.nothing_below(up_to);
         }
     }
+    Ok(())
+}
+
+fn look(replica: &Replica, bounds: Vec<i64>, items: bool) -> Result<Audit, String> {
+    let view = replica.leader(None).map_err(|error| error.to_string())?;
+    let mut auditor = Auditor::new(bounds, items).ok_or("bounds that are no ranges")?;
+    let log = replica.log();
+    feed(&mut auditor, log, view.high_watermark)?;
     // Whoever led when the reading began may have lost the log's end to another since.
     replica
         .leader(Some(view.epoch))

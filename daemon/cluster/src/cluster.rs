@@ -20,6 +20,7 @@ use tradewind_log::{CheckpointError, Checkpoints, DataDir, DataDirError, LogEnv,
 use tradewind_transport::{FrameRx, FrameTx, Mesh, Peer};
 use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::{Clock, Rng};
+use tradewind_wire::drill::{Rehearsal, Rehearsed};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::Conversation;
 
@@ -33,6 +34,7 @@ use crate::image::{Endpoint, Image, Topic};
 use crate::inner::{Inner, Recovery};
 use crate::metadata::{Metadata, MetadataOptions, ProposeError, RegisterError, Standing, StartError, Timing};
 use crate::peers::{Own, Pool};
+use crate::rehearsal;
 use crate::replica::{Replica, ReplicaContext};
 use crate::replicas::Replicas;
 use crate::threads;
@@ -208,6 +210,7 @@ impl Cluster {
             checkpoint_asked,
             calls: Calls::default(),
             audits: audit::audits(),
+            rehearsals: rehearsal::rehearsals(),
             kafka: OnceLock::new(),
             lanes: Mutex::default(),
             following: Mutex::default(),
@@ -346,6 +349,14 @@ impl Cluster {
         let replica = self.replica(topic, partition);
         let replica = replica.ok_or_else(|| "there is no such partition here".to_owned())?;
         audit::audit(replica, &self.inner.audits, bounds, items).await
+    }
+
+    /// Rehearses the promotion of a partition led here, on a branch of its log that is gone again when this returns. One at
+    /// a time. The error is for a person to read.
+    pub async fn rehearse(&self, rehearsal: Rehearsal) -> Result<Rehearsed, String> {
+        let replica = self.replica(rehearsal.topic, rehearsal.partition);
+        let replica = replica.ok_or_else(|| "there is no such partition here".to_owned())?;
+        rehearsal::rehearse(&self.inner, replica, rehearsal).await
     }
 
     /// Every copy here.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::drill::DrillNote;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::region::RegionCommand;
@@ -187,6 +188,13 @@ pub enum Command {
         cut: i64,
         /// The source's end as last known.
         source_end: Option<i64>,
+    },
+    /// That a drill of a flow has begun, or how it ended.
+    NoteDrill {
+        /// The flow.
+        flow: String,
+        /// What is to be remembered; the same id again adds the end.
+        note: DrillNote,
     },
     /// Moves a region, a step at a time.
     Region(RegionCommand),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tradewind_wire::drill::DrillNote;
 use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
@@ -254,6 +255,9 @@ pub struct Flow {
     /// What is known of a source that was failed over and may return.
     #[serde(default)]
     pub failback: Option<Failback>,
+    /// Its last drills, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drills: Vec<DrillNote>,
 }
 
 /// How far a flow is in its life.

@@ -26,6 +26,7 @@ use crate::image::{Endpoint, Image};
 use crate::in_sync::InSync;
 use crate::metadata::Metadata;
 use crate::peers::Pool;
+use crate::rehearsal::Rehearsals;
 use crate::replica::Replica;
 use crate::replicas::{Key, Replicas};
 use crate::replicate::follower::{FollowerHost, Lane};
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) pool: Pool,
     pub(crate) calls: Calls,
     pub(crate) audits: Audits,
+    pub(crate) rehearsals: Rehearsals,
     pub(crate) kafka: OnceLock<Arc<dyn KafkaStreams>>,
     pub(crate) lanes: Mutex<HashMap<(NodeId, u64), Arc<Lane>>>,
     pub(crate) following: Mutex<HashMap<Key, (NodeId, u64)>>,

@@ -38,6 +38,7 @@ mod placement;
 mod quic_tests;
 mod quorum;
 mod raft;
+mod rehearsal;
 pub mod replica;
 mod replicas;
 mod replicate;

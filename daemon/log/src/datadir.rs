@@ -5,6 +5,7 @@
 //! DATA_DIR/LOCK                               held for as long as the daemon runs
 //! DATA_DIR/topics/<topic-id>/<partition>/     one log each
 //! DATA_DIR/topics/<topic-id>/<partition>.stray.<ms>    set aside, not deleted
+//! DATA_DIR/branches/<id>/                     branches of logs, while a drill runs
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,6 +18,8 @@ use tradewind_wire::ids::{ClusterId, TopicId};
 
 use crate::files;
 
+/// The folder of branches: nothing in it outlives the process that made it.
+const BRANCHES: &str = "branches";
 /// The one format so far.
 const FORMAT: &str = "1";
 
@@ -85,11 +88,12 @@ struct Identity {
 }
 
 impl DataDir {
-    /// Opens or creates the directory and takes its lock.
+    /// Opens or creates the directory and takes its lock. Removes the branches that a crash has left.
     pub fn open(path: &Path, rng: &dyn Rng) -> Result<Self, DataDirError> {
         let topics = path.join("topics");
         std::fs::create_dir_all(&topics).map_err(|e| io_error(&topics, e))?;
         let lock = lock(path)?;
+        remove_branches(path)?;
         let version = path.join("VERSION");
         let (identity, fresh) = match std::fs::read_to_string(&version) {
             Ok(text) => (
@@ -235,6 +239,27 @@ impl DataDir {
         }
     }
 
+    /// A place for a branch of a log, which nothing else uses: of this id, for a partition.
+    pub fn branch_dir(&self, id: TopicId, partition: i32) -> PathBuf {
+        self.branches().join(id.to_string()).join(partition.to_string())
+    }
+
+    /// Deletes the branches of this id. A missing directory is no error.
+    pub fn remove_branch(&self, id: TopicId) -> Result<(), DataDirError> {
+        let dir = self.branches().join(id.to_string());
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&dir, error)),
+            _ => {}
+        }
+        // The last one takes the folder with it.
+        let _ = std::fs::remove_dir(self.branches());
+        Ok(())
+    }
+
+    fn branches(&self) -> PathBuf {
+        self.path.join(BRANCHES)
+    }
+
     fn topic_dir(&self, topic: TopicId) -> PathBuf {
         self.path.join("topics").join(topic.to_string())
     }
@@ -286,6 +311,19 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
             path: path.to_owned(),
         }),
         Err(TryLockError::Error(error)) => Err(io_error(&name, error)),
+    }
+}
+
+/// Removes what a drill left that was cut short. Before any log is opened: shared files are nobody's own.
+fn remove_branches(path: &Path) -> Result<(), DataDirError> {
+    let branches = path.join(BRANCHES);
+    match std::fs::remove_dir_all(&branches) {
+        Ok(()) => {
+            tracing::info!(path = %branches.display(), "removed branches that a crash had left");
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error(&branches, error)),
     }
 }
 
@@ -374,6 +412,29 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn branches_go_with_the_run_that_made_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(dir.path()).unwrap();
+        let branches = dir.path().join("branches");
+        for id in [1, 2] {
+            let place = data.branch_dir(TopicId([id; 16]), 0);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("file"), b"x").unwrap();
+        }
+        data.remove_branch(TopicId([1; 16])).unwrap();
+        data.remove_branch(TopicId([1; 16])).unwrap();
+        assert!(branches.exists());
+        // What a crash leaves.
+        drop(data);
+        let data = open(dir.path()).unwrap();
+        assert!(!branches.exists());
+        assert_eq!(data.partitions().unwrap(), []);
+        std::fs::create_dir_all(data.branch_dir(TopicId([3; 16]), 0)).unwrap();
+        data.remove_branch(TopicId([3; 16])).unwrap();
+        assert!(!branches.exists());
     }
 
     #[test]

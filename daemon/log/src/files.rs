@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -92,6 +93,29 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
+/// Gives a file that has more than one name a copy of its own under this one: its first `keep` bytes, durably. Whoever is
+/// about to write to a segment in place asks for this first, because a branch may share it. Returns whether it was shared;
+/// a file that is not, or not there, stays as it is.
+pub(crate) fn unshare(path: &Path, keep: u64) -> io::Result<bool> {
+    let meta = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    if meta.nlink() <= 1 {
+        return Ok(false);
+    }
+    let temporary = with_suffix(path, ".tmp");
+    let mut copy = File::create(&temporary)?;
+    io::copy(&mut File::open(path)?.take(keep), &mut copy)?;
+    // The age of records without a time is their file's.
+    let _ = copy.set_modified(meta.modified()?);
+    copy.sync_all()?;
+    drop(copy);
+    std::fs::rename(&temporary, path)?;
+    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))?;
+    Ok(true)
+}
+
 /// Removes a file that may be absent.
 pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -115,8 +139,9 @@ pub(crate) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Creates the file anew, or opens what is there, for good: an active segment.
+    /// Creates the file anew, or opens what is there, for good: an active segment. It is nobody else's from then on.
     pub(crate) fn active(path: PathBuf) -> io::Result<Arc<Self>> {
+        unshare(&path, u64::MAX)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -218,6 +218,8 @@ fn read_if_present(path: &Path, size: u64) -> io::Result<Option<Vec<u8>>> {
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
+    // A file of its own: the old one may be a branch's too.
+    crate::files::remove_if_present(path)?;
     let mut file = File::create(path)?;
     #[cfg(test)]
     crate::files::full::check(path)?;

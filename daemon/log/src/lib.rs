@@ -13,11 +13,13 @@
 //! open ──> recovery.rs, suspect.rs                                   how a torn tail is cut, and what is not believed
 //! compact ──> compaction/                                             how superseded records go
 //! flush ──> flush.rs                                                   how it becomes durable
+//! branch ──> branch.rs                                                 how it is tried out beside itself
 //! DataDir, Checkpoints                                               the directory that holds all logs
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod append;
+mod branch;
 #[cfg(feature = "known-bugs")]
 pub mod bugs;
 #[cfg(not(feature = "known-bugs"))]
@@ -50,6 +52,7 @@ mod truncate;
 mod tests;
 
 pub use append::Appended;
+pub use branch::{BranchError, BranchLimits, Branched};
 pub use checkpoints::{CheckpointError, Checkpoints, PartitionCheckpoint};
 pub use compaction::{CompactError, Compacted, Dirtiness, Pace, Step, Unpaced};
 pub use config::LogConfig;

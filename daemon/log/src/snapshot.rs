@@ -42,6 +42,12 @@ pub(crate) fn newest(dir: &Path, limit: i64) -> io::Result<Option<(i64, Producer
     Ok(None)
 }
 
+/// The files of the snapshots at or below `offset`.
+pub(crate) fn paths_up_to(dir: &Path, offset: i64) -> io::Result<Vec<PathBuf>> {
+    let offsets = list(dir)?.into_iter().filter(|at| *at <= offset);
+    Ok(offsets.map(|at| path(dir, at)).collect())
+}
+
 /// Removes snapshots above `offset`.
 pub(crate) fn remove_after(dir: &Path, offset: i64) -> io::Result<()> {
     for above in list(dir)?.into_iter().filter(|o| *o > offset) {

@@ -179,6 +179,8 @@ impl Log {
             None => Index::load(&paths[1], &paths[2], kept.size)?.unwrap_or_default(),
         };
         index.truncate(kept.relative(offset), position);
+        // A branch keeps what is cut here; only what stays has to be copied for it.
+        files::unshare(&paths[0], position)?;
         let mut cut = Segment::active(&self.dir, base)?;
         cut.aborted = std::mem::take(&mut kept.aborted);
         cut.first_append_ms = kept.first_append_ms;

@@ -29,6 +29,7 @@ use tradewind_mirror::target::{
 use tradewind_wire::audit::Audit;
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
+use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
 use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::RegionCommand;
@@ -440,6 +441,15 @@ impl Target for OwnCluster {
         self.cluster.audit(topic, partition, bounds, items).await
     }
 
+    async fn rehearse(&self, rehearsal: Rehearsal) -> Result<Rehearsed, String> {
+        self.cluster.rehearse(rehearsal).await
+    }
+
+    async fn note_drill(&self, flow: &str, note: DrillNote) -> Result<(), CommandError> {
+        let flow = flow.to_owned();
+        self.propose(Command::NoteDrill { flow, note }).await.map(drop)
+    }
+
     async fn call(&self, node: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
         let answer = self.cluster.call(node, MIRROR_CALL, request, timeout).await;
         answer.map_err(|error| CallError {
@@ -518,6 +528,7 @@ fn flow_view(flow: &image::Flow) -> FlowView {
         paused: flow.paused.clone(),
         switchover: flow.switchover.clone(),
         failback: flow.failback.clone(),
+        drills: flow.drills.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codec;
 pub mod compression;
 pub mod consumer_protocol;
+pub mod drill;
 pub mod error;
 pub mod failback;
 pub mod flow;

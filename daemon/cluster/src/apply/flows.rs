@@ -74,6 +74,7 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         paused: None,
         switchover: None,
         failback: None,
+        drills: Vec::new(),
     };
     let outcome = described(&flow);
     image.flows.insert(name, flow);

@@ -7,6 +7,7 @@
 mod configs;
 mod daemons;
 mod draining;
+mod drills;
 mod failback_source;
 mod failback_target;
 mod flows;
@@ -146,6 +147,7 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
             *cut,
             *source_end,
         ),
+        Command::NoteDrill { flow, note } => drills::note(image, at, flow, note),
         Command::Region(command) => region(image, at, command),
     }
 }

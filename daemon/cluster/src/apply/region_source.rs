@@ -411,6 +411,7 @@ fn take_up(image: &mut Image, name: String, spec: FlowSpec) {
         paused: None,
         switchover: None,
         failback: None,
+        drills: Vec::new(),
     });
     flow.state = FlowState::Active;
     flow.paused = None;

@@ -474,7 +474,8 @@ fn fits(size: u64) -> bool {
     size <= MAX_SEGMENT_BYTES
 }
 
-fn first_dirty_path(dir: &Path) -> PathBuf {
+/// Where the file is that says so.
+pub(crate) fn first_dirty_path(dir: &Path) -> PathBuf {
     dir.join("first-dirty")
 }
 

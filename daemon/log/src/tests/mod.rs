@@ -1,6 +1,7 @@
 //! Tests of whole logs: what they have in common, and one file per subject.
 
 mod basics;
+mod branches;
 mod compaction;
 mod compaction_model;
 mod compaction_transactions;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tradewind_mirror::drill_report::DrillLine;
 use tradewind_mirror::status::{FlowStatus, Paused};
 
 use super::args::HttpArgs;
@@ -32,6 +33,7 @@ fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
             flow.lag_seconds.map_or_else(unknown, |lag| format!("{lag:.1}")),
             flow.topics.to_string(),
             format!("{}/{}", flow.groups.exact, flow.groups.total),
+            flow.drill.as_ref().map_or_else(|| "never".to_owned(), last_drill),
             attention(flow),
         ]
     };
@@ -42,6 +44,7 @@ fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
         "lag (s)",
         "topics",
         "groups exact",
+        "last drill",
         "attention",
     ];
     output.rows(&flows, &head, flows.iter().map(row))?;
@@ -56,6 +59,17 @@ fn attention(flow: &FlowStatus) -> String {
         .cloned()
         .chain(flow.paused.iter().map(paused));
     all.collect::<Vec<_>>().join("; ")
+}
+
+/// How the last drill ended and how long ago that is.
+fn last_drill(drill: &DrillLine) -> String {
+    let ago = match drill.age_seconds {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    format!("{}, {ago} ago", drill.verdict)
 }
 
 /// What stands still, since when and why.

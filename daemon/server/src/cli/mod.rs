@@ -8,6 +8,8 @@ mod cert;
 mod cluster;
 mod config;
 mod consume;
+mod drill;
+mod drill_page;
 mod failback;
 mod group;
 mod http;
@@ -67,6 +69,7 @@ fn run(command: Command, output: Output) -> Result<u8, Failure> {
         Command::Failover(args) => http::failover(&args, output),
         Command::Switchover(args) => switchover::run(&args, output),
         Command::Failback(args) => failback::run(&args, output),
+        Command::Drill(args) => drill::run(&args, output),
     }
 }
 

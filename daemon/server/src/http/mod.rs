@@ -4,6 +4,7 @@
 //! There is no authentication: it listens on loopback unless told otherwise.
 
 mod cluster;
+mod drill;
 mod failback;
 mod health;
 mod mirror;
@@ -91,6 +92,7 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/mirror/resume", post(mirror::resume))
         .route("/v1/mirror/verify", post(mirror::verify))
         .route("/v1/mirror/verify/piece", post(mirror::verify_piece))
+        .route("/v1/drill", post(drill::drill))
         .route("/v1/failover", post(v1::failover))
         .route("/v1/failback", get(failback::look).post(failback::begin))
         .route("/v1/switchover", get(switchover::look).post(switchover::begin))

@@ -16,7 +16,7 @@ Every command of `tradewind`, as its `--help` prints it. This page is written by
 Data go to standard output, everything else to standard error. Exit codes: 0 good, 1 something failed or is not as it
 should be, 2 wrong usage or configuration (nothing was begun). `-o json` prints what programs read: the names of its
 fields stay, new ones may come. Every command works against Apache Kafka too, except those that ask a daemon over HTTP
-(`status`, `mirror`, `failover`, `failback`, `switchover`); one whose API a cluster does not offer says so, and `tradewind cluster api-versions`
+(`status`, `mirror`, `failover`, `failback`, `switchover`, `drill`); one whose API a cluster does not offer says so, and `tradewind cluster api-versions`
 shows what it does.
 ";
 

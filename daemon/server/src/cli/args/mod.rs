@@ -87,6 +87,13 @@ pub(crate) enum Command {
     /// goes on where it stood.
     #[command(after_help = "Example:\n  tradewind failback 'east->west' --url http://west-1:9644")]
     Failback(FailbackArgs),
+    /// Rehearse a failover of a flow while it goes on: each leader makes a branch of its log, promotes the branch, writes to
+    /// it, looks up what each group would read next, and drops it. Nobody else sees it. Exit code 1 if anything was not as
+    /// it should be.
+    #[command(
+        after_help = "Example:\n  tradewind drill 'east->west' --html drill.html --url http://west-1:9644"
+    )]
+    Drill(DrillArgs),
 }
 
 /// Arguments of `demo`.
@@ -385,6 +392,30 @@ pub(crate) struct FailoverArgs {
 pub(crate) struct FailbackArgs {
     /// The flow that was failed over, as `mirror status` names it: 'east->west'.
     pub(crate) flow: String,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `drill`.
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// The flow, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    /// Only this topic, by its name here or at the source; may be given several times.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Vec<String>,
+    /// Write the report to this file too, as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// At most so many MiB are copied per partition: its active segment, up to the high watermark.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    pub(crate) copy_limit: u64,
+    /// So many MiB of each partition are compared with the log, the newest.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub(crate) check: u64,
+    /// Partitions whose turn has not come by then are not rehearsed. At most 10 minutes.
+    #[arg(long, default_value = "60s", value_parser = positive_duration, value_name = "TIME")]
+    pub(crate) time_limit: Duration,
     #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
