@@ -75,6 +75,10 @@ pub struct Observed {
     pub start: i64,
     /// Its high watermark at the source.
     pub high_watermark: i64,
+    /// Whether what is here is the mirror of another topic, which had this one's name before it was created again: then
+    /// nothing of this one is here.
+    #[serde(default)]
+    pub another: bool,
 }
 
 /// What one pass over the source's groups found on this daemon.
@@ -86,6 +90,9 @@ pub struct GroupsFacts {
     pub seen: Vec<String>,
     /// Those of them that are coordinated here.
     pub done: Vec<String>,
+    /// Those of them that are coordinated here, but whose positions the source does not tell: with its reason.
+    #[serde(default)]
+    pub untold: Vec<(String, String)>,
 }
 
 /// One group position as this daemon last mirrored it.
@@ -115,7 +122,7 @@ pub enum PositionStatus {
     Pending,
     /// The group is used here; the flow leaves it alone.
     OwnedHere,
-    /// There is nothing here that it could mean: the partition does not exist here.
+    /// There is nothing here that it could mean: the partition does not exist here, or has diverged, or is another topic's.
     Unmapped,
 }
 

@@ -21,6 +21,23 @@ pub struct Here {
     /// Topics here that were moved away and on which only the flow may commit: what groups once committed here by
     /// themselves is written over.
     pub moved: BTreeSet<String>,
+    /// Where a position at the source means nothing here.
+    pub foreign: Foreign,
+}
+
+/// What here is not the source's: positions there are no positions here.
+#[derive(Debug, Clone, Default)]
+pub struct Foreign {
+    /// Topics that hold the records of another topic, which had the source topic's name before.
+    pub topics: BTreeSet<String>,
+    /// Partitions that have diverged.
+    pub partitions: BTreeSet<(String, i32)>,
+}
+
+impl Foreign {
+    fn has(&self, topic: &str, partition: i32) -> bool {
+        self.topics.contains(topic) || self.partitions.contains(&(topic.to_owned(), partition))
+    }
 }
 
 /// What to do about one position of a group.
@@ -53,7 +70,7 @@ pub fn decide(
         .filter_map(|committed| {
             let (topic, partitions) = here.topics.get(&committed.topic)?;
             let stored = stored.get(&(topic.as_str(), committed.partition)).copied();
-            let exists = committed.partition < *partitions;
+            let exists = committed.partition < *partitions && !here.foreign.has(topic, committed.partition);
             let mark = here
                 .high_watermarks
                 .get(&(topic.clone(), committed.partition))
@@ -72,7 +89,8 @@ pub fn decide(
 }
 
 /// `stored`: what is stored here, and whether only the flow may commit on the topic.
-/// `high_watermark`: `None` if the partition does not exist here, `Some(None)` if its watermark is not known now.
+/// `high_watermark`: `None` if the partition does not exist here or is not the source's, `Some(None)` if its watermark is
+/// not known now.
 fn decide_one(
     flow: &str,
     group: &str,
@@ -197,6 +215,7 @@ mod tests {
             topics: [("orders".to_owned(), ("east.orders".to_owned(), 2))].into(),
             high_watermarks: [(("east.orders".to_owned(), 0), high_watermark)].into(),
             moved: BTreeSet::new(),
+            foreign: Foreign::default(),
         }
     }
 
@@ -283,6 +302,28 @@ mod tests {
             );
             assert_eq!(decision.facts.offset, 3);
         }
+    }
+
+    #[test]
+    fn on_a_diverged_partition_nothing_is_written_and_nothing_counts_as_exact() {
+        let mut here = here(100);
+        here.foreign.partitions.insert(("east.orders".into(), 0));
+        for stored in [
+            stored(5, None),
+            stored(40, Some((FLOW, 40, 7))),
+            stored(5, Some((FLOW, 5, 7))),
+        ] {
+            let decision = one(&committed(40), &stored, &here);
+            assert_eq!(decision.write, None);
+            assert_ne!(decision.facts.status, PositionStatus::Exact);
+        }
+        let mut recreated = self::here(100);
+        recreated.foreign.topics.insert("east.orders".into());
+        let decision = one(&committed(40), &stored(40, Some((FLOW, 40, 7))), &recreated);
+        assert_eq!(
+            (decision.write, decision.facts.status),
+            (None, PositionStatus::Unmapped)
+        );
     }
 
     #[test]

@@ -183,6 +183,15 @@ pub fn recreated_topics(flow: &str, source: &SourceTopics, view: &View) -> BTree
     again.map(|(_, bound)| bound.source_topic.clone()).collect()
 }
 
+/// As [`recreated_topics`], of what a flow takes of its source.
+pub fn created_again(flow: &str, matches: &Matches, view: &View) -> BTreeSet<String> {
+    let bound = |matched: &Matched| {
+        let bound = view.topics.get(&matched.here)?.mirror.as_ref()?;
+        (bound.flow == flow && is_recreated(bound, matched.topic.id)).then(|| matched.source.clone())
+    };
+    matches.topics.iter().filter_map(bound).collect()
+}
+
 fn is_recreated(bound: &MirrorBinding, id: TopicId) -> bool {
     !bound.source_topic_id.is_zero() && !id.is_zero() && bound.source_topic_id != id
 }

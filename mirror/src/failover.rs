@@ -12,12 +12,14 @@ use std::time::Duration;
 use crate::board::{Board, PositionFacts, PositionStatus};
 use crate::peers::{Answer, Ask, ask_all, promoted};
 use crate::status::{
-    FailoverError, FailoverReport, PromotedPartition, PromotedPosition, PromotedTopic, paused,
+    AbortedTransaction, FailoverError, FailoverReport, PromotedPartition, PromotedPosition, PromotedTopic,
+    paused,
 };
 use crate::target::{
     CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, MirroredPosition, StoredPosition, Target,
     View,
 };
+use crate::transactions;
 
 /// How long one call of `failover` works before it says what is still open.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +70,7 @@ fn source_ends(board: &Board) -> BTreeMap<(String, i32), i64> {
         .observation()
         .into_iter()
         .flat_map(|observation| observation.partitions)
+        .filter(|observed| !observed.another)
     {
         ends.insert((observed.here, observed.partition), observed.high_watermark);
     }
@@ -113,7 +116,8 @@ pub(crate) async fn run(target: &Arc<dyn Target>, flow: &str) -> Result<Failover
         let _ = tokio::time::timeout(STEP, target.changed(view.index)).await;
     }
     let groups = finish_everywhere(target, flow, deadline).await?;
-    Ok(report(&target.view(), flow, groups))
+    let aborted = transactions::aborted_everywhere(target, flow, deadline).await?;
+    Ok(report(&target.view(), flow, groups, aborted))
 }
 
 fn not_finished(view: &View, flow: &str) -> FailoverError {
@@ -304,7 +308,12 @@ fn final_write(flow: &str, stored: &StoredPosition, mark: &FlowMark, offset: i64
     }
 }
 
-fn report(view: &View, flow: &str, groups: Vec<PromotedPosition>) -> FailoverReport {
+fn report(
+    view: &View,
+    flow: &str,
+    groups: Vec<PromotedPosition>,
+    aborted: Vec<AbortedTransaction>,
+) -> FailoverReport {
     let topics = view
         .topics_of(flow)
         .map(|(topic, _)| PromotedTopic {
@@ -327,6 +336,7 @@ fn report(view: &View, flow: &str, groups: Vec<PromotedPosition>) -> FailoverRep
         topics,
         groups,
         paused: paused(view, flow),
+        aborted,
     }
 }
 

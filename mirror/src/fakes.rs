@@ -554,9 +554,9 @@ impl FakeSource {
         });
     }
 
-    /// From now on nobody is told the configs of this topic.
-    pub(crate) fn hide_configs(&self, topic: &str) {
-        self.state.lock().hidden.insert(topic.into());
+    /// From now on nobody is told the configs of this topic, or the positions of this group.
+    pub(crate) fn hide(&self, name: &str) {
+        self.state.lock().hidden.insert(name.into());
     }
 
     pub(crate) fn kill(&self) {
@@ -666,12 +666,13 @@ impl Source for FakeSource {
         Ok(self.alive()?.groups.keys().cloned().collect())
     }
 
-    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Told>, SourceError> {
         let state = self.alive()?;
-        Ok(groups
-            .iter()
-            .map(|group| (group.clone(), state.groups[group].clone()))
-            .collect())
+        let told = |group: &String| match state.hidden.contains(group) {
+            true => Err("GROUP_AUTHORIZATION_FAILED".to_owned()),
+            false => Ok(state.groups[group].clone()),
+        };
+        Ok(groups.iter().map(|group| (group.clone(), told(group))).collect())
     }
 
     async fn fetch(

@@ -12,11 +12,12 @@ use tokio_util::task::TaskTracker;
 use tradewind_wire::flow::FlowSpec;
 
 use crate::board::{Board, Observation, Observed};
-use crate::discovery::{Matches, matches};
+use crate::discovery::{Matches, created_again, matches};
 use crate::naming::Names;
 use crate::passes::{self, Pass};
 use crate::source::{PartitionOf, Source, SourceError, SourceTopics};
 use crate::target::{FlowState, Target};
+use crate::transactions::{self, Ended};
 use crate::{failback, failover, metrics, supervisor, switchover};
 
 /// How long one look at a source may take.
@@ -93,11 +94,13 @@ impl Flow {
         let answer = tokio::time::timeout(LOOK_TIMEOUT, self.source.ends(&asked)).await;
         let ends = answer.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
         let mut partitions = Vec::with_capacity(wanted.len());
+        let another = created_again(&self.name, matches, &self.target.view());
         for (of, here) in wanted {
             let ends = ends.get(&of).ok_or_else(|| {
                 SourceError::Unreachable(format!("nobody answers for {}/{}", of.topic, of.partition))
             })?;
             partitions.push(Observed {
+                another: another.contains(&of.topic),
                 here,
                 partition: of.partition,
                 start: ends.start,
@@ -120,15 +123,22 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
     beside.spawn(switchover::run(flow.clone(), cancel.clone()));
     beside.spawn(failback::run(flow.clone(), cancel.clone()));
     beside.close();
+    let mut ended = Ended::new();
     while !cancel.is_cancelled() {
         let seen = flow.target.view().index;
         match flow.state() {
             Some(FlowState::Active | FlowState::SwitchingOver) => while_copying(&flow, &cancel).await,
             Some(FlowState::FailingOver) => {
                 failover::cut_partitions(&flow.target, &flow.board, &flow.name).await;
+                transactions::abort_led_here(&flow.target, &flow.name, &mut ended).await;
                 wait_for_change(&flow, &cancel, seen, Duration::from_millis(200)).await;
             }
-            Some(FlowState::Paused | FlowState::Promoted) | None => {
+            Some(FlowState::Promoted) => {
+                let all = transactions::abort_led_here(&flow.target, &flow.name, &mut ended).await;
+                let at_most = Duration::from_secs(if all { 60 } else { 1 });
+                wait_for_change(&flow, &cancel, seen, at_most).await;
+            }
+            Some(FlowState::Paused) | None => {
                 wait_for_change(&flow, &cancel, seen, Duration::from_secs(60)).await;
             }
         }

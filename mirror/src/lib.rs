@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod naming;
 mod passes;
 mod peers;
+mod problems;
 mod rescue;
 mod runner;
 pub mod source;
@@ -46,6 +47,7 @@ mod supervisor;
 mod switchover;
 pub mod switchover_report;
 pub mod target;
+mod transactions;
 pub mod verify;
 
 pub use runner::{Mirror, Sources, network_sources};

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tradewind_wire::ids::NodeId;
 use tradewind_wire::region::SwitchStep;
 
 use crate::board::GroupsFacts;
-use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
+use crate::checkpoint::{Decision, Emitted, Foreign, Here, checkpoints, decide, settle};
 use crate::discovery::recreated_topics;
 use crate::flow::Flow;
 use crate::formats::{batch, checkpoints_topic};
 use crate::metrics;
 use crate::peers::{Answer, Ask, Watermark, append_own, ask_all};
+use crate::source::track::Health;
 use crate::source::{Committed, SourceError};
 use crate::target::{FlowState, GroupError, Target, View};
 
@@ -150,7 +152,14 @@ async fn read_groups(
     if mine.is_empty() {
         return Ok(BTreeMap::new());
     }
-    flow.source.committed(&mine).await
+    let mut committed = BTreeMap::new();
+    for (group, told) in flow.source.committed(&mine).await? {
+        match told {
+            Ok(positions) => drop(committed.insert(group, positions)),
+            Err(reason) => facts.untold.push((group, reason)),
+        }
+    }
+    Ok(committed)
 }
 
 /// Whether a pass may write positions of this flow: once a switchover settles them, the last word is its own.
@@ -212,14 +221,48 @@ async fn picture(
     }
     here.high_watermarks.clone_from(&pass.high_watermarks);
     // Without a watermark a position stays as it is.
-    let recreated: BTreeSet<&String> = pass
+    let recreated: BTreeSet<String> = pass
         .recreated
         .iter()
-        .filter_map(|topic| here.topics.get(topic).map(|(name, _)| name))
+        .filter_map(|topic| here.topics.get(topic).map(|(name, _)| name.clone()))
         .collect();
+    let (diverged, silent) = diverged(flow).await;
+    let led_by_silent = |topic: &str, partition: i32| {
+        let topic = view.topics.get(topic);
+        let partition = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
+        let leader = partition.and_then(|partition| partition.leader);
+        leader.is_none_or(|leader| silent.contains(&leader))
+    };
     here.high_watermarks
-        .retain(|(topic, _), _| !paused.contains(topic) && !recreated.contains(topic));
+        .retain(|(topic, partition), _| !paused.contains(topic) && !led_by_silent(topic, *partition));
+    here.foreign = Foreign {
+        topics: recreated,
+        partitions: diverged,
+    };
     here
+}
+
+/// The partitions of a flow that have diverged, as their leaders say, and the daemons that did not say.
+async fn diverged(flow: &Flow) -> (BTreeSet<(String, i32)>, BTreeSet<NodeId>) {
+    let ask = Ask::Diverged {
+        flow: flow.name.clone(),
+    };
+    let mut all: BTreeSet<_> = diverged_here(flow).into_iter().collect();
+    let mut silent = BTreeSet::new();
+    for (node, answer) in ask_all(&flow.target, &ask, WATERMARKS_TIMEOUT).await {
+        match answer {
+            Ok(Answer::Diverged(theirs)) => all.extend(theirs),
+            _ => drop(silent.insert(node)),
+        }
+    }
+    (all, silent)
+}
+
+/// The partitions of a flow led here whose records are not those of the source.
+pub(crate) fn diverged_here(flow: &Flow) -> Vec<(String, i32)> {
+    let copied = flow.board.partitions().into_iter();
+    let diverged = copied.filter(|(_, facts)| facts.health == Health::Diverged);
+    diverged.map(|(here, _)| (here.name, here.partition)).collect()
 }
 
 /// The flow's topics that stand still, by their names here.

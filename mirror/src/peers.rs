@@ -15,7 +15,7 @@ use tradewind_wire::region::GroupPosition;
 
 use crate::board::PositionFacts;
 use crate::drill::{PartitionRehearsed, RehearseAsk};
-use crate::status::{DaemonReport, PromotedPosition};
+use crate::status::{AbortedTransaction, DaemonReport, PromotedPosition};
 use crate::target::{CallError, Target};
 use crate::verify::{Compared, Piece};
 
@@ -36,6 +36,16 @@ pub(crate) enum Ask {
     },
     /// After promotion: bring the groups coordinated there to their final positions.
     Finish {
+        /// The flow.
+        flow: String,
+    },
+    /// After promotion: the transactions that were aborted in the partitions led there, once their markers are committed.
+    Aborted {
+        /// The flow.
+        flow: String,
+    },
+    /// Partitions of a flow led there on which positions of the source mean nothing: they have diverged.
+    Diverged {
         /// The flow.
         flow: String,
     },
@@ -82,6 +92,10 @@ pub(crate) enum Answer {
     Watermarks(Vec<Watermark>),
     Report(DaemonReport),
     Finished(Vec<PromotedPosition>),
+    /// Aborted transactions, and the partitions (topic, number) that were looked at.
+    Aborted(Vec<AbortedTransaction>, Vec<(String, i32)>),
+    /// Topic and number.
+    Diverged(Vec<(String, i32)>),
     Compared(Compared),
     Rehearsed(Box<PartitionRehearsed>),
     /// The groups whose final positions are written, or are their own.

@@ -19,12 +19,12 @@ use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatu
 use crate::failback_report::{FailbackError, FailbackReport};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
-use crate::passes::{self, led_here};
+use crate::passes::{self, diverged_here, led_here};
 use crate::peers::{self, Answer, Ask, ask_all};
+use crate::problems::{GAPPED, partition_problems};
 use crate::source::Source;
 use crate::source::kafka::KafkaSource;
 use crate::source::mesh::MeshSource;
-use crate::source::track::Health;
 use crate::status::{
     DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, PauseError, flow_status,
     paused,
@@ -32,7 +32,7 @@ use crate::status::{
 use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
 use crate::target::{CommandError, FlowState, Target, View};
 use crate::verify::{Compared, Piece, Plan, VerifyError};
-use crate::{drill, failback, failover, fence, heartbeat, rescue, switchover, verify};
+use crate::{drill, failback, failover, fence, heartbeat, rescue, switchover, transactions, verify};
 
 /// How long daemons have to report on a flow.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -59,12 +59,6 @@ impl Default for Pace {
         }
     }
 }
-
-/// After how long a partition that only tries again is a problem, in ms. Leaders move within seconds.
-const RETRYING_LONG_MS: i64 = 10_000;
-
-/// What the complaint of a gap says of its partition.
-const GAPPED: &str = " is gapped: ";
 
 /// Makes the source of a flow. Connects lazily: a source that is down is no error here.
 pub type Sources = Arc<dyn Fn(&FlowSpec) -> Arc<dyn Source> + Send + Sync>;
@@ -452,6 +446,14 @@ impl Inner {
                 Ok(positions) => Answer::Finished(positions),
                 Err(reason) => Answer::Refused(reason),
             },
+            Ask::Aborted { flow } => {
+                let (aborted, of) = transactions::aborted_here(&self.target, &flow).await;
+                Answer::Aborted(aborted, of)
+            }
+            Ask::Diverged { flow } => {
+                let flow = self.flow(&flow);
+                Answer::Diverged(flow.map_or_else(Vec::new, |flow| diverged_here(&flow)))
+            }
             Ask::Compare(piece) => match self.compare(&piece).await {
                 Ok(compared) => Answer::Compared(compared),
                 Err(reason) => Answer::Refused(reason),
@@ -508,13 +510,13 @@ impl Inner {
                     }
                     Err(error) => {
                         tracing::debug!(flow = name, %error, "status without a look at the source");
-                        known.unreachable = true;
+                        known.unreachable = Some(error.to_string());
                     }
                 },
                 None => known.problems.push("the flow does not run on this daemon".into()),
             }
         }
-        let fresh = state == FlowState::Active && !known.unreachable;
+        let fresh = state == FlowState::Active && known.unreachable.is_none();
         let ask = Ask::Report {
             flow: name.clone(),
             fresh,
@@ -658,31 +660,6 @@ fn may_move(status: &FlowStatus) -> Result<(), String> {
         }
         other => Err(format!("it is {other}; only an active flow can be switched over")),
     }
-}
-
-fn partition_problems(board: &Board, now_ms: i64) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (here, facts) in board.partitions() {
-        let of = format!("{}/{}", here.name, here.partition);
-        let reason = facts.reason.unwrap_or_default();
-        match facts.health {
-            Health::Diverged => problems.push(format!("{of} is diverged: {reason}")),
-            Health::Failed => problems.push(format!("{of} has failed: {reason}")),
-            Health::Starting | Health::Active | Health::Retrying => {}
-        }
-        let retrying = facts.retrying_since_ms.map(|since| now_ms.saturating_sub(since));
-        if let Some(for_ms) = retrying.filter(|for_ms| *for_ms >= RETRYING_LONG_MS) {
-            problems.push(format!("{of} has tried again for {} s: {reason}", for_ms / 1000));
-        }
-        if let Some(gap) = facts.gap {
-            problems.push(format!(
-                "{of}{GAPPED}the source had removed offsets {} to {} before they were copied",
-                gap.from,
-                gap.to - 1
-            ));
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ async fn a_topic_whose_configs_the_source_keeps_to_itself_holds_up_no_other() {
     let world = world();
     world.source.create("orders", 1, 1);
     world.source.create("orders-secret", 2, 1);
-    world.source.hide_configs("orders-secret");
+    world.source.hide("orders-secret");
     world.source.produce("orders", 0, &["a"]);
     world.target.declare(spec());
     let status = world
@@ -198,6 +198,32 @@ async fn a_topic_whose_configs_the_source_keeps_to_itself_holds_up_no_other() {
     world
         .until(|_| world.target.bytes("east.orders", 0) == world.source.bytes("orders", 0))
         .await;
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_source_keeps_to_itself_is_named_with_the_reason_and_holds_up_no_other() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.produce("orders", 0, &["a", "b"]);
+    world.source.commit("billing", "orders", 0, 1);
+    world.source.commit("secret", "orders", 0, 2);
+    world.source.hide("secret");
+    world.target.declare(spec());
+    let named = |status: &FlowStatus| {
+        status
+            .problems
+            .iter()
+            .any(|said| said.starts_with("group secret: "))
+    };
+    let status = world
+        .until(|status| named(status) && status.groups.exact == 1)
+        .await;
+    assert!(
+        status.problems[0].contains("GROUP_AUTHORIZATION_FAILED"),
+        "{status:?}"
+    );
+    assert!(!status.problems[0].contains("coordinator"), "{status:?}");
     world.mirror.stop().await;
 }
 

@@ -97,6 +97,24 @@ pub struct FailoverReport {
     /// What stood still when it was failed over: there the source may have more than was ever known here.
     #[serde(default)]
     pub paused: Vec<Paused>,
+    /// Transactions that were open at the cut, and were aborted: nobody was left to end them.
+    #[serde(default)]
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A transaction that a failover aborted. Its records stay, but readers of committed records do not get them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AbortedTransaction {
+    /// The topic's name here.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Its first record.
+    pub first_offset: i64,
+    /// Its producer's id at the source.
+    pub producer_id: i64,
+    /// Where its abort marker is, at or above the cut.
+    pub marker: i64,
 }
 
 /// A topic that belongs to this cluster now.
@@ -194,8 +212,8 @@ pub struct PartitionReport {
 pub struct Known {
     /// The newest complete look at the source, by anyone.
     pub observation: Option<Observation>,
-    /// Whether the source could not be looked at just now.
-    pub unreachable: bool,
+    /// Why the source could not be looked at just now, if so.
+    pub unreachable: Option<String>,
     /// What the daemons answered.
     pub reports: Vec<DaemonReport>,
     /// High watermarks here as last heard, for partitions that nobody reports on just now.
@@ -257,6 +275,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         .cloned()
         .collect();
     problems.extend(unattended(&known.reports));
+    problems.extend(known.unreachable.clone());
     problems.sort();
     problems.dedup();
     let state = match state {
@@ -264,7 +283,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         FlowState::SwitchingOver => "switching-over",
         FlowState::FailingOver => "failing-over",
         FlowState::Promoted => "promoted",
-        FlowState::Active if known.unreachable => "source-unreachable",
+        FlowState::Active if known.unreachable.is_some() => "source-unreachable",
         FlowState::Active if known.observation.is_none() => "starting",
         FlowState::Active if !problems.is_empty() => "degraded",
         FlowState::Active => "active",
@@ -287,7 +306,8 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
     }
 }
 
-/// A group of the source that no daemon looked after is missing in the counts: its coordinator is moving.
+/// A group of the source that no daemon looked after is missing in the counts: its coordinator is moving, or the source
+/// keeps its positions to itself.
 fn unattended(reports: &[DaemonReport]) -> Vec<String> {
     let all = |which: fn(&GroupsFacts) -> &Vec<String>| -> BTreeSet<&str> {
         reports
@@ -297,12 +317,21 @@ fn unattended(reports: &[DaemonReport]) -> Vec<String> {
             .collect()
     };
     let done = all(|groups| &groups.done);
+    let untold: BTreeMap<&str, &str> = reports
+        .iter()
+        .flat_map(|report| &report.groups.untold)
+        .map(|(group, reason)| (group.as_str(), reason.as_str()))
+        .collect();
     let missing = all(|groups| &groups.seen)
         .into_iter()
         .filter(|group| !done.contains(group));
-    missing
-        .map(|group| format!("group {group} has no coordinator here at present"))
-        .collect()
+    let said = |group: &str| match untold.get(group) {
+        Some(reason) => format!(
+            "group {group}: the source does not tell its positions ({reason}); let the flow's user describe the group there"
+        ),
+        None => format!("group {group} has no coordinator here at present"),
+    };
+    missing.map(said).collect()
 }
 
 struct Lag {
@@ -320,12 +349,15 @@ fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
     let mut records = 0i64;
     let mut since_ms = now_ms;
     for observed in &observation.partitions {
+        // Of another topic of the same name nothing is here.
         let report = here.get(&(observed.here.as_str(), observed.partition)).copied();
+        let report = report.filter(|_| !observed.another);
         let last_known = || {
             known
                 .last_known
                 .get(&(observed.here.clone(), observed.partition))
                 .copied()
+                .filter(|_| !observed.another)
         };
         let have = report
             .map(|report| report.high_watermark)
@@ -346,7 +378,7 @@ fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
             since_ms = since_ms.min(since.unwrap_or(observation.at_ms));
         }
     }
-    if known.unreachable {
+    if known.unreachable.is_some() {
         since_ms = since_ms.min(observation.at_ms);
     }
     Lag {

@@ -14,6 +14,7 @@ fn observation(partitions: &[(i32, i64, i64)]) -> Observation {
                 partition: *partition,
                 start: *start,
                 high_watermark: *high_watermark,
+                another: false,
             })
             .collect(),
     }
@@ -130,7 +131,7 @@ fn a_partition_without_a_leader_counts_from_what_was_last_known() {
 #[test]
 fn an_unreachable_source_keeps_the_last_lag_and_its_age() {
     let mut known = known(Some(observation(&[(0, 0, 10)])), vec![report(&[(0, 10)])]);
-    known.unreachable = true;
+    known.unreachable = Some("source unreachable: nobody answers".into());
     let status = status(&known);
     assert_eq!(
         (status.state.as_str(), status.lag_records),
@@ -165,4 +166,45 @@ fn groups_are_counted_once_per_partition() {
         "a group that nobody looked after is said: {:?}",
         status.problems
     );
+}
+
+#[test]
+fn a_topic_created_again_lags_by_all_of_its_records_however_few() {
+    let mut seen = observation(&[(0, 2, 7)]);
+    let here = vec![report(&[(0, 50)])];
+    assert_eq!(
+        status(&known(Some(seen.clone()), here.clone())).lag_records,
+        Some(0)
+    );
+    seen.partitions[0].another = true;
+    let status = status(&known(Some(seen), here));
+    assert_eq!(status.lag_records, Some(5), "nothing of it is here");
+}
+
+#[test]
+fn a_group_whose_positions_the_source_keeps_to_itself_is_not_said_to_lack_a_coordinator() {
+    let mut report = report(&[]);
+    report.groups.seen = vec!["a".into(), "b".into(), "c".into()];
+    report.groups.done = vec!["a".into()];
+    report.groups.untold = vec![("b".into(), "GROUP_AUTHORIZATION_FAILED".into())];
+    let problems = status(&known(Some(observation(&[])), vec![report])).problems;
+    let said = |of: &str, word: &str| {
+        problems
+            .iter()
+            .any(|said| said.starts_with(of) && said.contains(word))
+    };
+    assert_eq!(problems.len(), 2);
+    assert!(
+        said("group b:", "GROUP_AUTHORIZATION_FAILED") && said("group c ", "no coordinator"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn an_unreachable_source_is_told_with_its_reason() {
+    let mut known = known(Some(observation(&[])), vec![report(&[])]);
+    known.unreachable = Some("source unreachable: certificate expired".into());
+    let status = status(&known);
+    assert_eq!(status.state, "source-unreachable");
+    assert_eq!(status.problems, ["source unreachable: certificate expired"]);
 }

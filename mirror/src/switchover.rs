@@ -288,8 +288,8 @@ async fn drained(flow: &Flow, view: &View, open: &Switchover, now_ms: i64) -> Re
         .values()
         .filter_map(|topic| Some((topic.name.as_str(), open.ends.get(&topic.id)?)))
         .collect();
-    for (group, positions) in flow.source.committed(&groups).await? {
-        for position in positions {
+    for (group, told) in flow.source.committed(&groups).await? {
+        for position in told.unwrap_or_default() {
             let Some(ends) = ends.get(position.topic.as_str()) else {
                 continue;
             };

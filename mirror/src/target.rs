@@ -116,6 +116,27 @@ pub trait Target: Send + Sync + 'static {
         offset: i64,
     ) -> Result<i64, LogError>;
 
+    /// Aborts the transactions that began below `cut` in a partition led here under `leader_epoch` and are still open: their
+    /// coordinator was the source's. Answers those that were aborted at or above `cut`, now or before, by their first
+    /// offset; the markers are appended, not yet committed.
+    async fn abort_open(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        cut: i64,
+    ) -> Result<Vec<Aborted>, LogError> {
+        let _ = (topic, partition, leader_epoch, cut);
+        Ok(Vec::new())
+    }
+
+    /// What there is to know of a partition led here before it can be said whether tombstones were missed: `None` if the
+    /// topic is not compacted.
+    fn tombstones(&self, topic: TopicId, partition: i32) -> Option<Tombstones> {
+        let _ = (topic, partition);
+        None
+    }
+
     /// Of the leader epochs in the log of a partition led here, the largest that is not above `epoch`, and where it ends.
     fn epoch_end(&self, topic: TopicId, partition: i32, epoch: i32) -> Option<(i32, i64)> {
         let _ = (topic, partition, epoch);
@@ -408,6 +429,26 @@ pub struct LogState {
     pub high_watermark: i64,
 }
 
+/// A transaction that was open when a mirror became this cluster's own, and was aborted for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// Whose it was, by its id at the source.
+    pub producer_id: i64,
+    /// Its first record.
+    pub first_offset: i64,
+    /// Where its abort marker is.
+    pub marker: i64,
+}
+
+/// How long a compacted topic keeps tombstones for whoever is away, and since when its mirror may have been away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tombstones {
+    /// `delete.retention.ms`.
+    pub kept_ms: i64,
+    /// When this copy of the log was last written to, in ms since the epoch; `None` if nobody knows.
+    pub written_ms: Option<i64>,
+}
+
 /// A position of a group as stored here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredPosition {
@@ -506,6 +547,9 @@ pub enum LogError {
     /// The batches are damaged or out of order; nothing was appended.
     #[error("batches refused: {0}")]
     BadBatches(String),
+    /// There is no room for records on this daemon's disk, up to what is held back.
+    #[error("no room for records on this daemon's disk")]
+    Full,
     /// The disk failed, or the topic is gone.
     #[error("log unusable: {0}")]
     Unusable(String),

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod history;
 pub mod kafka;
+pub mod liar;
 pub mod load;
 pub mod mesh;
 pub mod moving;

@@ -207,6 +207,13 @@ impl SegmentFile {
         self.held()?.sync_all()
     }
 
+    /// When the file was last written to, in ms since the epoch, if its file system tells.
+    pub(crate) fn modified_ms(&self) -> Option<i64> {
+        let modified = self.held().ok()?.metadata().ok()?.modified().ok()?;
+        let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_millis()).ok()
+    }
+
     /// Makes the file's contents durable. A file that has been deleted meanwhile needs nothing.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self.held() {

@@ -316,6 +316,13 @@ impl Log {
         told.collect()
     }
 
+    /// When the file that is written to was last written to, in ms since the epoch by the machine's clock, as its file system
+    /// tells; `None` if it does not.
+    pub fn written_ms(&self) -> Option<i64> {
+        let file = Arc::clone(&self.lock().active().file);
+        file.modified_ms()
+    }
+
     /// Whether a producer's state is remembered: for tests and diagnostics.
     pub fn producers(&self) -> usize {
         self.state.lock().producers.len()

@@ -21,10 +21,11 @@ use tradewind_cluster::command::{
 use tradewind_cluster::image::{self, Image, MirrorState};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_cluster::replica::{CommitError, Replica, ReplicaError};
+use tradewind_log::{AbortedTransaction, AppendError};
 use tradewind_mirror::target::{
-    CallError, CommandError, CommitOutcome, Cut, CutEntry, FlowMark, FlowState, FlowView, GroupError,
-    LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic, PartitionView,
-    StoredPosition, Target, TopicView, View,
+    Aborted, CallError, CommandError, CommitOutcome, Cut, CutEntry, FlowMark, FlowState, FlowView,
+    GroupError, LineageEntry, LogError, LogState, MirrorBinding, MirroredPosition, NewMirrorTopic,
+    PartitionView, StoredPosition, Target, Tombstones, TopicView, View,
 };
 use tradewind_wire::audit::Audit;
 use tradewind_wire::batch::Batch;
@@ -303,6 +304,27 @@ impl Target for OwnCluster {
         deleted.map_err(log_error)
     }
 
+    async fn abort_open(
+        &self,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+        cut: i64,
+    ) -> Result<Vec<Aborted>, LogError> {
+        let replica = self.replica(topic, partition)?;
+        let aborting =
+            tokio::task::spawn_blocking(move || replica.abort_open_transactions(cut, leader_epoch));
+        let aborted = aborting
+            .await
+            .map_err(|error| LogError::Unusable(error.to_string()))?;
+        let told = |transaction: AbortedTransaction| Aborted {
+            producer_id: transaction.producer_id,
+            first_offset: transaction.first_offset,
+            marker: transaction.last_offset,
+        };
+        Ok(aborted.map_err(log_error)?.into_iter().map(told).collect())
+    }
+
     fn epoch_end(&self, topic: TopicId, partition: i32, epoch: i32) -> Option<(i32, i64)> {
         let replica = self.cluster.replica(topic, partition)?;
         replica.log().end_offset_for_epoch(epoch)
@@ -328,6 +350,20 @@ impl Target for OwnCluster {
         });
         let read = reading.await;
         read.map_err(|error| LogError::Unusable(error.to_string()))?
+    }
+
+    fn tombstones(&self, topic: TopicId, partition: i32) -> Option<Tombstones> {
+        if !self.is_compacted(topic) {
+            return None;
+        }
+        let (image, own) = (self.cluster.image(), self.cluster.node_id());
+        let known = image.topic_by_id(topic)?;
+        let kept = image.topic_config(known, "delete.retention.ms", Some(own))?;
+        let replica = self.cluster.replica(topic, partition)?;
+        Some(Tombstones {
+            kept_ms: kept.parse().ok()?,
+            written_ms: replica.log().written_ms(),
+        })
     }
 
     fn is_compacted(&self, topic: TopicId) -> bool {
@@ -555,6 +591,10 @@ fn log_error(error: ReplicaError) -> LogError {
         }
         ReplicaError::NotEnoughReplicas { .. } => LogError::NotEnoughReplicas,
         ReplicaError::WrongPosition { expected, .. } => LogError::OtherEnd { end: expected },
+        ReplicaError::Append(AppendError::DiskFull) => LogError::Full,
+        ReplicaError::Append(
+            error @ (AppendError::Poisoned(_) | AppendError::Closed | AppendError::Io(_)),
+        ) => LogError::Unusable(error.to_string()),
         ReplicaError::Append(error) => LogError::BadBatches(error.to_string()),
         other => LogError::Unusable(other.to_string()),
     }

@@ -144,7 +144,9 @@ pub(super) async fn prepare(context: &LinkContext, tracks: &mut Tracks) {
                 Ok(answer) => track.on_epoch_end(answer, now_ms),
                 Err(error) => {
                     metrics::source_failure();
-                    context.board.not_heard(now_ms);
+                    if matches!(error, SourceError::Unreachable(_)) {
+                        context.board.not_heard(now_ms);
+                    }
                     track.retry(error.to_string(), now_ms);
                     context.refresh.notify_one();
                 }
@@ -171,14 +173,18 @@ pub(super) fn prepare_local(context: &LinkContext, tracks: &mut Tracks) {
 
 fn begin(context: &LinkContext, view: &View, track: &mut Track, now_ms: i64) {
     let here = &track.here;
+    let (topic, partition) = (here.topic, here.partition);
     let lineage = view
         .topics
         .get(&here.name)
         .filter(|topic| topic.id == here.topic)
         .and_then(|topic| topic.partitions.get(usize::try_from(here.partition).ok()?))
         .map(|partition| partition.lineage.as_slice());
-    match (lineage, context.target.log(here.topic, here.partition)) {
-        (Some(lineage), Ok(log)) => track.begin(log, lineage, now_ms),
+    match (lineage, context.target.log(topic, partition)) {
+        (Some(lineage), Ok(log)) => {
+            track.begin(log, lineage, now_ms);
+            track.on_tombstones(context.target.tombstones(topic, partition), now_ms);
+        }
         (None, _) => track.retry("its topic is gone here".into(), now_ms),
         (_, Err(error)) => track.on_write_failed(&error, now_ms),
     }
@@ -322,7 +328,7 @@ fn taken(context: &LinkContext, tracks: &mut Tracks, reads: &[FetchFrom], answer
         if matches!(fetched, Fetched::Elsewhere | Fetched::UnknownTopic) {
             context.refresh.notify_one();
         }
-        let Some(track) = waiting.get_mut(&partition) else {
+        let Some(track) = waiting.remove(&partition) else {
             continue;
         };
         let before = track.trimmed();
@@ -331,6 +337,10 @@ fn taken(context: &LinkContext, tracks: &mut Tracks, reads: &[FetchFrom], answer
         if !writes.is_empty() {
             pending.push((track.here.clone(), writes));
         }
+    }
+    // Who is left out would ask again at once, and wait for nothing.
+    for track in waiting.into_values() {
+        track.on_fetched(Fetched::Missing, now_ms);
     }
     pending
 }

@@ -20,7 +20,7 @@ use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use super::fetch::ANSWER_BYTES;
 use super::{
     Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds, SourceError,
-    SourceLeader, SourceTopic, SourceTopics,
+    SourceLeader, SourceTopic, SourceTopics, Told,
 };
 
 /// Groups asked about at once.
@@ -122,13 +122,10 @@ impl Source for KafkaSource {
             .map_err(|error| refusal("its topics", &error))?;
         let mut topics = BTreeMap::new();
         for (name, topic) in &metadata.topics {
-            // A topic that is being created may be named without partitions; the next look will know them.
-            let count = topic
-                .partitions
-                .keys()
-                .next_back()
-                .map_or(0, |last| last + 1)
-                .max(0);
+            // A topic that is being created may be named without partitions, or with some; the next look will know them.
+            let numbered = topic.partitions.keys().zip(0..);
+            let count = numbered.take_while(|(number, at)| *number == at).count();
+            let count = i32::try_from(count).unwrap_or(i32::MAX);
             let leader = |number| {
                 topic
                     .partitions
@@ -229,7 +226,7 @@ impl Source for KafkaSource {
         Ok(classic.map(|group| group.group).collect())
     }
 
-    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Told>, SourceError> {
         let mut found = BTreeMap::new();
         for some in groups.chunks(CONCURRENT_GROUPS) {
             let answers = join_all(some.iter().map(|group| self.client.offset_fetch(group, None))).await;
@@ -239,7 +236,11 @@ impl Source for KafkaSource {
                     // One group's trouble (a right that is missing) is not the others'; a dead source is.
                     Err(error) if is_unreachable(&error) => return Err(refusal("group positions", &error)),
                     Err(error) => {
-                        tracing::warn!(group, %error, "positions of a source's group not read");
+                        tracing::debug!(group, %error, "positions of a source's group not read");
+                        let reason = error
+                            .code()
+                            .map_or_else(|| error.to_string(), |code| code.name().to_owned());
+                        found.insert(group.clone(), Err(reason));
                         continue;
                     }
                 };
@@ -251,7 +252,7 @@ impl Source for KafkaSource {
                         offset: committed.offset,
                         metadata: committed.metadata,
                     });
-                found.insert(group.clone(), positions.collect());
+                found.insert(group.clone(), Ok(positions.collect()));
             }
         }
         Ok(found)

@@ -15,8 +15,8 @@ use tradewind_wire::region::{RegionAnswer, RegionAsk};
 
 use super::kafka::KafkaSource;
 use super::{
-    Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, PushStream, Source, SourceConfig, SourceEnds,
-    SourceError, SourceTopics,
+    EpochEnd, FetchFrom, Fetched, PartitionOf, PushStream, Source, SourceConfig, SourceEnds, SourceError,
+    SourceTopics, Told,
 };
 
 /// How long connecting to a source daemon and its welcome may take, all attempts together.
@@ -173,7 +173,7 @@ impl Source for MeshSource {
         self.facts.groups().await
     }
 
-    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError> {
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Told>, SourceError> {
         self.facts.committed(groups).await
     }
 

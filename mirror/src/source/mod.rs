@@ -48,8 +48,8 @@ pub trait Source: Send + Sync + 'static {
     /// Every consumer group of the classic kind.
     async fn groups(&self) -> Result<Vec<String>, SourceError>;
 
-    /// What groups have committed. Groups that cannot be read are missing in the answer.
-    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Vec<Committed>>, SourceError>;
+    /// What groups have committed, or why the source does not tell it of one: that is not the others' trouble.
+    async fn committed(&self, groups: &[String]) -> Result<BTreeMap<String, Told>, SourceError>;
 
     /// Reads partitions led by `node`, waiting up to `wait_ms` for the first byte. One answer per partition asked.
     async fn fetch(
@@ -228,6 +228,9 @@ pub struct EpochEnd {
     pub end: i64,
 }
 
+/// What one group has committed, or why the source does not tell.
+pub type Told = Result<Vec<Committed>, String>;
+
 /// A committed position at the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
@@ -270,6 +273,8 @@ pub enum Fetched {
     Elsewhere,
     /// The broker refuses.
     Refused(String),
+    /// It was asked for, and is not in the answer; or only as another topic's.
+    Missing,
 }
 
 /// Why a source did not answer.

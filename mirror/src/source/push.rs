@@ -193,7 +193,12 @@ impl Link {
                 batches,
                 ..
             } => {
-                if prev_end != track.read_from() {
+                if !track.is_matched() {
+                    track.retry(
+                        "the source sent records before it had compared histories".into(),
+                        now_ms,
+                    );
+                } else if prev_end != track.read_from() {
                     let reason = format!(
                         "the source sent what follows {prev_end}, not {}",
                         track.read_from()
@@ -279,3 +284,7 @@ fn refused(track: &mut Track, reason: Refusal, mark: Mark, now_ms: i64) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "push_tests.rs"]
+mod tests;

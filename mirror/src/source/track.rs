@@ -16,12 +16,15 @@ use tradewind_wire::ids::TopicId;
 
 use super::batches::{BadSource, split_runs};
 use super::{EpochEnd, Fetched, PartitionOf, SourceEnds};
-use crate::target::{LogError, LogState};
+use crate::target::{LogError, LogState, Tombstones};
 
 /// How long a track waits after a fault that may pass, in ms.
 pub const RETRY_MS: i64 = 250;
 /// How long a halted track waits before it looks again whether what stopped it still holds, in ms.
 pub const RECHECK_MS: i64 = 30_000;
+/// How many answers in a row may bring only records above the high watermark that stands beside them. Kafka reads its
+/// watermark before the records, and so may tell of one too few.
+const ABOVE_AT_MOST: u8 = 3;
 
 /// A mirror partition here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +116,17 @@ pub struct Track {
     deleted_here: i64,
     /// Whether the source's leader has compared histories in this session: only then it may delete here.
     matched: bool,
+    /// A newer source epoch whose first batch was seen behind our end: histories are compared once more before it is written.
+    crossing: Option<i32>,
+    /// The end here and the newer epoch behind it for which that was done.
+    crossed: Option<(i64, i32)>,
+    /// Answers in a row that brought only what is not committed at the source.
+    above: u8,
+    /// What the log here says of tombstones; and since when they may have been missed, as far as this track knows.
+    tombstones: Option<Tombstones>,
+    away_since_ms: Option<i64>,
+    /// Whether it was said that some may have been, for this absence.
+    tombstones_told: bool,
     health: Health,
     reason: Option<String>,
     ends: Option<SourceEnds>,
@@ -160,6 +174,12 @@ impl Track {
             deleted: 0,
             deleted_here: 0,
             matched: false,
+            crossing: None,
+            crossed: None,
+            above: 0,
+            tombstones: None,
+            away_since_ms: None,
+            tombstones_told: false,
             health: Health::Starting,
             reason: None,
             ends: None,
@@ -191,6 +211,7 @@ impl Track {
         self.pending_gap = None;
         self.deleted_here = log.deleted;
         self.matched = false;
+        self.crossing = None;
         self.gap = lineage
             .iter()
             .rev()
@@ -229,6 +250,26 @@ impl Track {
         }
     }
 
+    /// What the log here says of the tombstones of its topic; after [`Track::begin`].
+    pub fn on_tombstones(&mut self, tombstones: Option<Tombstones>, now_ms: i64) {
+        self.tombstones = tombstones;
+        if self.away_since_ms.is_none() {
+            // A mirror that begins has no record yet whose deletion it could miss.
+            let written_ms = tombstones.and_then(|tombstones| tombstones.written_ms);
+            self.away_since_ms = if self.end == 0 { Some(now_ms) } else { written_ms };
+        }
+    }
+
+    /// Whether records that are missing at the source may have been deletions that compaction has removed since.
+    fn may_have_missed_tombstones(&self, now_ms: i64) -> bool {
+        let Some(tombstones) = self.tombstones else {
+            return false;
+        };
+        let since_ms = self.caught_up_ms.max(self.away_since_ms);
+        let away_ms = since_ms.map_or(i64::MAX, |since_ms| now_ms.saturating_sub(since_ms));
+        self.end > 0 && !self.tombstones_told && away_ms > tombstones.kept_ms
+    }
+
     /// The source says where our last source epoch ends there.
     pub fn on_epoch_end(&mut self, answer: EpochEnd, now_ms: i64) {
         self.session = None;
@@ -236,9 +277,11 @@ impl Track {
             self.phase = Phase::Begin;
             return;
         };
+        let crossing = self.crossing.take();
         if answer.epoch == last && answer.end >= self.end {
+            self.crossed = crossing.map(|epoch| (self.end, epoch));
             self.phase = Phase::Read;
-        } else if self.source_epoch >= 0 && self.source_epoch <= last {
+        } else if crossing.is_none() && self.source_epoch >= 0 && self.source_epoch <= last {
             // Our epoch is still the newest there: an old leader, or one that has not caught up with its own log.
             self.retry(
                 format!(
@@ -254,7 +297,8 @@ impl Track {
                 format!("ends at {}", answer.end)
             };
             let reason = format!(
-                "the source's epoch {last} {fork} there, but records up to {} are here",
+                "the source's epoch {last} {fork} there, but records up to {} are here: the source has lost them (an unclean \
+                 election, or a copy put back) or is another one",
                 self.end
             );
             self.halt(Health::Diverged, reason, now_ms);
@@ -265,7 +309,13 @@ impl Track {
     pub fn on_range(&mut self, ends: SourceEnds, now_ms: i64) {
         self.ends = Some(ends);
         self.session = None;
-        if self.read_from < ends.start {
+        if ends.start > ends.high_watermark {
+            let reason = format!(
+                "the source says that it begins at {} and ends at {}",
+                ends.start, ends.high_watermark
+            );
+            self.retry(reason, now_ms);
+        } else if self.read_from < ends.start {
             // A mirror that begins on an old topic misses nothing that it ever promised.
             if self.end > 0 {
                 let from = self.pending_gap.map_or(self.end, |gap| gap.from);
@@ -276,7 +326,7 @@ impl Track {
             self.phase = Phase::Read;
         } else if self.read_from > ends.high_watermark {
             let reason = format!(
-                "the source ends at {}, below {} here",
+                "the source ends at {}, below {} here: it has lost records, or its leader has not caught up with its own log",
                 ends.high_watermark, self.read_from
             );
             self.retry(reason, now_ms);
@@ -314,15 +364,47 @@ impl Track {
             // A daemon that has just started may not know it yet; whether the topic is gone, discovery decides.
             Fetched::UnknownTopic => self.retry("the source's leader does not know the topic".into(), now_ms),
             Fetched::Elsewhere => self.retry("the source's leader is moving".into(), now_ms),
-            Fetched::Refused(reason) => self.retry(format!("the source refuses reads: {reason}"), now_ms),
+            Fetched::Refused(reason) => self.retry(
+                format!("the source refuses reads: {reason}; let the flow's user read the topic there"),
+                now_ms,
+            ),
+            Fetched::Missing => self.retry("the source's answers leave the partition out".into(), now_ms),
         }
         VecDeque::new()
     }
 
     fn on_records(&mut self, ends: SourceEnds, bytes: &Bytes, now_ms: i64) -> VecDeque<Write> {
         self.on_ends(ends, now_ms);
-        let (runs, fault) = split_runs(bytes, self.read_from);
+        let (runs, fault) = split_runs(bytes, self.read_from, ends.high_watermark);
+        if let Some(first) = runs.runs.first()
+            && self.must_compare(first.epoch)
+        {
+            self.crossing = Some(first.epoch);
+            self.phase = Phase::Check(self.last_epoch.unwrap_or(-1));
+            return VecDeque::new();
+        }
+        match runs.above {
+            Some(offset) if runs.runs.is_empty() => {
+                self.above = self.above.saturating_add(1);
+                if self.above >= ABOVE_AT_MOST {
+                    let reason = format!(
+                        "the source sends offset {offset}, above its own high watermark {}",
+                        ends.high_watermark
+                    );
+                    self.retry(reason, now_ms);
+                }
+                return VecDeque::new();
+            }
+            _ => self.above = 0,
+        }
         self.trimmed += runs.trimmed;
+        if let Some((_, to)) = runs.hole
+            && self.pending_gap.is_none()
+            && self.may_have_missed_tombstones(now_ms)
+        {
+            self.pending_gap = Some(Gap { from: self.end, to });
+            self.gap = self.pending_gap;
+        }
         let mut writes = VecDeque::new();
         let (mut end, mut epoch) = (self.end, self.last_epoch);
         for run in runs.runs {
@@ -337,7 +419,7 @@ impl Track {
                 source_cluster_id: self.cluster_id.clone(),
                 source_topic_id: self.source.id,
                 source_epoch: run.epoch,
-                source_first: run.first,
+                source_first: gap.map_or(run.first, |gap| gap.to.max(run.first)),
             });
             epoch = Some(run.epoch);
             writes.push_back(Write {
@@ -362,11 +444,21 @@ impl Track {
         writes
     }
 
+    /// Whether histories are to be compared before records of `epoch` are written behind ours. Since they last were the
+    /// source may have elected a leader that lacked some of ours, and have grown past our end again. A push session ends
+    /// with its leader, and behind a gap there is nothing to compare.
+    fn must_compare(&self, epoch: i32) -> bool {
+        let newer = self.last_epoch.is_some_and(|last| last >= 0 && epoch > last);
+        let compared = self.matched || self.crossed == Some((self.end, epoch));
+        newer && !compared && self.pending_gap.is_none()
+    }
+
     /// The source's ends are known to be these now.
     pub fn on_ends(&mut self, ends: SourceEnds, now_ms: i64) {
         self.ends = Some(ends);
         if self.end >= ends.high_watermark {
             self.caught_up_ms = Some(now_ms);
+            self.tombstones_told = false;
         }
     }
 
@@ -378,6 +470,8 @@ impl Track {
         }
         self.end = end;
         self.last_epoch = Some(write.epoch);
+        // Told once for each absence; the entry with it is in the metadata log.
+        self.tombstones_told |= self.gap.is_some();
         if self.ends.is_some_and(|ends| end >= ends.high_watermark) {
             self.caught_up_ms = Some(now_ms);
         }
@@ -396,6 +490,12 @@ impl Track {
                 self.phase = Phase::Wait(now_ms + RETRY_MS / 5);
             }
             LogError::BadBatches(reason) => self.halt(Health::Failed, reason.clone(), now_ms),
+            LogError::Full => {
+                let reason = format!(
+                    "{error}, up to node.disk_reserve: make room there or move copies away; copying goes on by itself"
+                );
+                self.halt(Health::Failed, reason, now_ms);
+            }
             LogError::NotEnoughReplicas | LogError::TimedOut | LogError::Unusable(_) => {
                 self.retry(error.to_string(), now_ms);
             }
@@ -436,6 +536,11 @@ impl Track {
     /// Push session `handle` was asked for: no other is until this track begins again.
     pub fn on_session_started(&mut self, handle: u32) {
         self.session = Some(handle);
+    }
+
+    /// Whether the source's leader has compared histories in the open session.
+    pub fn is_matched(&self) -> bool {
+        self.matched
     }
 
     /// The push session that is open or asked for. Frames of any other are not this track's any more.

@@ -99,7 +99,14 @@ fn after_a_restart_the_source_must_confirm_our_last_epoch() {
     assert_eq!(track.step(0), Step::Check { epoch: 4 });
     track.on_epoch_end(EpochEnd { epoch: 4, end: 10 }, 0);
     assert_eq!(track.step(0), Step::Fetch { from: 10 });
-    let writes = track.on_fetched(records(0, 12, &[batch(10, 1, 5), batch(11, 1, 6)]), 0);
+    let newer = || records(0, 12, &[batch(10, 1, 5), batch(11, 1, 6)]);
+    assert!(
+        track.on_fetched(newer(), 0).is_empty(),
+        "another epoch follows ours"
+    );
+    assert_eq!(track.step(0), Step::Check { epoch: 4 });
+    track.on_epoch_end(EpochEnd { epoch: 4, end: 10 }, 0);
+    let writes = track.on_fetched(newer(), 0);
     assert_eq!(writes[0].lineage, None, "it is not entered twice");
     assert_eq!(
         writes[1].lineage.as_ref().map(|entry| entry.source_epoch),
@@ -269,4 +276,151 @@ fn what_was_deleted_at_the_source_is_deleted_here_after_a_match_and_is_no_gap() 
     };
     again.begin(known, &[entry(0, 5), gap], 0);
     assert_eq!(again.gap(), None, "also after a restart");
+}
+
+/// An unclean election while the mirror reads: the new leader lacks offsets 7 to 9, and is past 10 again before it is read.
+#[test]
+fn an_unclean_election_that_has_grown_past_our_end_again_is_diverged_and_nothing_is_written() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 5)], 0);
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 10 }, 0);
+    let writes = track.on_fetched(records(0, 11, &[batch(10, 1, 5)]), 0);
+    write_all(&mut track, writes);
+    let regrown = || records(0, 14, &[batch(11, 3, 6)]);
+    for metadata in [5, 6] {
+        // Whether the source's metadata say so yet or not.
+        let mut fork = self::track();
+        fork.on_source_epoch(metadata);
+        fork.begin(log(11), &[entry(0, 5)], 0);
+        fork.on_epoch_end(EpochEnd { epoch: 5, end: 11 }, 0);
+        assert!(fork.on_fetched(regrown(), 0).is_empty());
+        assert_eq!(fork.step(0), Step::Check { epoch: 5 });
+        fork.on_epoch_end(EpochEnd { epoch: 5, end: 7 }, 0);
+        let (health, reason) = fork.health();
+        assert_eq!(health, Health::Diverged);
+        assert!(reason.unwrap().contains("ends at 7 there"), "{reason:?}");
+    }
+    // A clean one goes on.
+    assert!(track.on_fetched(regrown(), 0).is_empty());
+    assert_eq!(track.step(0), Step::Check { epoch: 5 });
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 11 }, 0);
+    assert_eq!(track.step(0), Step::Fetch { from: 11 });
+    let writes = track.on_fetched(regrown(), 0);
+    assert_eq!(writes.len(), 1);
+    write_all(&mut track, writes);
+    let writes = track.on_fetched(records(0, 16, &[batch(14, 1, 6), batch(15, 1, 7)]), 0);
+    assert_eq!(writes.len(), 2, "within one answer histories are one leader's");
+}
+
+#[test]
+fn a_source_that_compared_histories_itself_is_not_asked_again() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 5)], 0);
+    track.on_match();
+    assert_eq!(track.on_fetched(records(0, 11, &[batch(10, 1, 6)]), 0).len(), 1);
+}
+
+#[test]
+fn records_above_the_sources_own_watermark_wait_and_are_told_when_they_stay_there() {
+    let mut track = track();
+    track.begin(log(0), &[], 0);
+    let writes = track.on_fetched(records(0, 3, &[batch(0, 3, 5), batch(3, 2, 5)]), 0);
+    assert_eq!((writes.len(), writes[0].next), (1, 3));
+    write_all(&mut track, writes);
+    for _ in 1..ABOVE_AT_MOST {
+        assert!(track.on_fetched(records(0, 3, &[batch(3, 2, 5)]), 0).is_empty());
+        assert_eq!(
+            track.step(0),
+            Step::Fetch { from: 3 },
+            "Kafka tells of one too few at times"
+        );
+    }
+    assert!(track.on_fetched(records(0, 3, &[batch(3, 2, 5)]), 0).is_empty());
+    assert_eq!(track.health().0, Health::Retrying);
+    track.begin(log(3), &[entry(0, 5)], RETRY_MS);
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 3 }, RETRY_MS);
+    assert_eq!(
+        track.on_fetched(records(0, 5, &[batch(3, 2, 5)]), RETRY_MS).len(),
+        1
+    );
+    assert_eq!(track.health().0, Health::Active);
+}
+
+#[test]
+fn impossible_ends_and_a_full_disk_are_told_and_move_nothing() {
+    let mut track = track();
+    track.begin(log(10), &[entry(0, 5)], 0);
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 90 }, 0);
+    track.on_fetched(Fetched::OutOfRange, 0);
+    let ends = SourceEnds {
+        start: 80,
+        high_watermark: 60,
+    };
+    track.on_range(ends, 0);
+    assert_eq!((track.health().0, track.gap()), (Health::Retrying, None));
+    track.on_write_failed(&LogError::Full, 0);
+    let (health, reason) = track.health();
+    assert_eq!(health, Health::Failed);
+    assert!(reason.unwrap().contains("node.disk_reserve"), "{reason:?}");
+}
+
+/// A deletion that was written and cleaned away while the mirror did not read is not in what the source still has.
+#[test]
+fn holes_in_a_compacted_topic_after_a_long_absence_are_a_recorded_gap() {
+    let kept = Tombstones {
+        kept_ms: 1_000,
+        written_ms: Some(100),
+    };
+    let read = |end, parts: &[Bytes], tombstones, now_ms| {
+        let mut track = track();
+        let lineage = [entry(0, 5)];
+        track.begin(log(end), if end > 0 { &lineage[..] } else { &[] }, now_ms);
+        track.on_tombstones(tombstones, now_ms);
+        track.on_epoch_end(EpochEnd { epoch: 5, end: 20 }, now_ms);
+        let writes = track.on_fetched(records(0, 20, parts), now_ms);
+        let gap = writes[0]
+            .lineage
+            .clone()
+            .filter(|entry| entry.source_first > entry.target_first);
+        assert_eq!(gap.is_some(), track.gap().is_some());
+        (track, gap.map(|gap| (gap.target_first, gap.source_first)))
+    };
+    let holes = [batch(14, 2, 5), batch(16, 4, 5)];
+    assert_eq!(
+        read(10, &holes, Some(kept), 1_100).1,
+        None,
+        "not away for so long"
+    );
+    let (mut track, gap) = read(10, &holes, Some(kept), 1_101);
+    assert_eq!(gap, Some((10, 14)));
+    assert_eq!(track.gap(), Some(Gap { from: 10, to: 14 }));
+    assert_eq!(read(10, &holes, None, 1_101).1, None, "not compacted");
+    assert_eq!(read(0, &holes, Some(kept), 9_999).1, None, "a mirror that begins");
+    let whole = [batch(10, 6, 5), batch(16, 4, 5)];
+    assert_eq!(read(10, &whole, Some(kept), 1_101).1, None, "nothing is missing");
+    let inside = [batch(10, 6, 5), batch(18, 2, 5)];
+    assert_eq!(read(10, &inside, Some(kept), 1_101).1, Some((10, 18)));
+
+    // Told once; and not while it keeps up.
+    let writes = [Write {
+        epoch: 5,
+        lineage: None,
+        previous_end: 10,
+        next: 16,
+        bytes: Bytes::new(),
+    }];
+    write_all(&mut track, writes.into());
+    track.on_written(
+        &Write {
+            epoch: 5,
+            lineage: None,
+            previous_end: 16,
+            next: 20,
+            bytes: Bytes::new(),
+        },
+        20,
+        1_200,
+    );
+    let writes = track.on_fetched(records(0, 30, &[batch(25, 5, 5)]), 2_100);
+    assert_eq!(writes[0].lineage, None);
 }

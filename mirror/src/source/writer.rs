@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::batches::{Run, unsound};
 use super::track::{Health, PartitionHere, Track, Write};
 use crate::metrics;
 use crate::target::{CommandError, LineageEntry, LogError, Target};
@@ -74,10 +75,51 @@ async fn append_run(
                 track.on_written(&write, end, now_ms);
             }
             Err(error) => {
-                fail(track, &error, now_ms);
+                let unsound = matches!(error, LogError::BadBatches(_)).then(|| unsound(&write.bytes));
+                match unsound.flatten() {
+                    Some((before, fault)) => {
+                        append_before(target, track, here, &write, before).await;
+                        track.halt(Health::Failed, fault.to_string(), target.clock().now_ms());
+                    }
+                    None => fail(track, &error, now_ms),
+                }
                 writes.clear();
             }
         }
+    }
+}
+
+/// Appends what came before a batch that the log refused, so that what is said of the source begins with that batch.
+async fn append_before(
+    target: &dyn Target,
+    track: &mut Track,
+    here: &PartitionHere,
+    write: &Write,
+    before: Run,
+) {
+    if before.bytes.is_empty() {
+        return;
+    }
+    let epoch = track.leader_epoch();
+    let appended = target
+        .append_mirrored(
+            here.topic,
+            here.partition,
+            epoch,
+            write.previous_end,
+            before.bytes.clone(),
+        )
+        .await;
+    if let Ok(end) = appended {
+        metrics::mirrored(before.bytes.len(), before.next - write.previous_end);
+        let write = Write {
+            epoch: write.epoch,
+            lineage: None,
+            previous_end: write.previous_end,
+            next: before.next,
+            bytes: before.bytes,
+        };
+        track.on_written(&write, end, target.clock().now_ms());
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::CertificateError;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -104,11 +105,7 @@ impl MeshTls {
         for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
             verifier
                 .verify(&chain[0], &chain[1..], UnixTime::now(), usage)
-                .map_err(|e| TlsError::NotOurs {
-                    cert: cert.to_owned(),
-                    ca: ca.to_owned(),
-                    problem: e.to_string(),
-                })?;
+                .map_err(|e| own_refused(&e, cert, ca))?;
         }
         let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| pem_error(key, e))?;
         let mismatch = |e: rustls::Error| TlsError::KeyMismatch {
@@ -242,5 +239,28 @@ fn pem_error(path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
             path,
             problem: other.to_string(),
         },
+    }
+}
+
+/// Why our own certificate is of no use. One that is of the wrong time is ours all the same.
+fn own_refused(error: &rustls::Error, cert: &Path, ca: &Path) -> TlsError {
+    let problem = match error {
+        rustls::Error::InvalidCertificate(CertificateError::Expired) => {
+            "the certificate has expired: issue a new one"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYet) => {
+            "the certificate is not valid yet: look at this machine's clock"
+        }
+        other => {
+            return TlsError::NotOurs {
+                cert: cert.to_owned(),
+                ca: ca.to_owned(),
+                problem: other.to_string(),
+            };
+        }
+    };
+    TlsError::Content {
+        path: cert.to_owned(),
+        problem: problem.to_owned(),
     }
 }

@@ -170,3 +170,43 @@ fn chain_error(error: webpki::Error) -> Error {
         other => CertificateError::Other(OtherError(Arc::new(other))),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustls::pki_types::pem::PemObject;
+    use webpki::anchor_from_trusted_cert;
+
+    use super::*;
+    use crate::certs::{init_ca, issue};
+
+    fn read(path: &Path) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(path).unwrap()
+    }
+
+    #[test]
+    fn an_expired_certificate_is_refused_in_those_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, out) = (dir.path().join("ca"), dir.path().join("node"));
+        init_ca(&ca).unwrap();
+        issue(&ca, "east", 1, &["127.0.0.1".into()], &out).unwrap();
+        let (authority, cert) = (read(&ca.join("ca.pem")), read(&out.join("node.pem")));
+        let authorities = Authorities {
+            own: vec![anchor_from_trusted_cert(&authority).unwrap().to_owned()],
+            pinned: BTreeMap::new(),
+        };
+        let verifier = MeshVerifier::new(authorities, &rustls::crypto::ring::default_provider());
+        let at = |seconds| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            verifier.verify(&cert, &[], now, KeyUsage::server_auth())
+        };
+        assert!(at(1_800_000_000).is_ok());
+        // Ours end with the year 4095.
+        let refused = at(70_000_000_000).unwrap_err();
+        assert_eq!(refused, Error::InvalidCertificate(CertificateError::Expired));
+        let refused = at(1).unwrap_err();
+        assert_eq!(refused, Error::InvalidCertificate(CertificateError::NotValidYet));
+    }
+}

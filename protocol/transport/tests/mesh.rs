@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType, date_time_ymd};
 use tokio::time::timeout;
 use tradewind_transport::certs::{CertError, init_ca, issue};
 use tradewind_transport::{
@@ -583,4 +584,33 @@ fn wrong_tls_files_are_named() {
     assert!(problem(&ca, &authority.pem(), &key, &[]).contains("carries no tradewind://"));
     assert!(problem(&ca, &cert, &key, &[("west".into(), missing)]).contains("missing.pem"));
     assert!(problem(&ca, &cert, &key, &[("a/b".into(), ca.clone())]).contains("a/b"));
+}
+
+#[test]
+fn a_daemon_whose_own_certificate_has_expired_says_so_when_it_starts() {
+    let authority = Authority::new();
+    let dir = authority.issue("east", 1);
+    let (ca, cert, key) = (dir.join("ca.pem"), dir.join("node.pem"), dir.join("node.key"));
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let signer = KeyPair::from_pem(&read(authority.ca().join("ca.key"))).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read(ca.clone()), signer).unwrap();
+    let mut params = CertificateParams::default();
+    let name = "tradewind://east/1".to_owned().try_into().unwrap();
+    params.subject_alt_names = vec![SanType::URI(name)];
+    params.not_before = date_time_ymd(2019, 1, 1);
+    let problem = |params: &CertificateParams| {
+        let pair = KeyPair::from_pem(&read(key.clone())).unwrap();
+        std::fs::write(&cert, params.signed_by(&pair, &issuer).unwrap().pem()).unwrap();
+        MeshTls::load(&ca, &cert, &key, &[])
+            .err()
+            .map(|error| error.to_string())
+    };
+    assert_eq!(problem(&params), None);
+    params.not_after = date_time_ymd(2020, 1, 1);
+    let said = problem(&params).unwrap();
+    assert!(said.contains("node.pem: the certificate has expired"), "{said}");
+    params.not_after = date_time_ymd(3000, 1, 1);
+    params.not_before = date_time_ymd(2999, 1, 1);
+    let said = problem(&params).unwrap();
+    assert!(said.contains("is not valid yet"), "{said}");
 }

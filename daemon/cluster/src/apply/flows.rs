@@ -27,6 +27,9 @@ const MAX_REASON: usize = 1_000;
 /// week to get there, and retention has long removed the first.
 const MAX_LINEAGE: usize = 10_000;
 
+/// The largest leader epoch of a source that is believed. Ours rise with it, and must be able to rise further for good.
+const MAX_SOURCE_EPOCH: i32 = 1 << 30;
+
 /// Declares a flow. Every daemon declares the flows of its file when it starts, so repeating it changes nothing, not
 /// even for a promoted flow.
 pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, MetaError> {
@@ -204,6 +207,12 @@ fn lineage_one(image: &mut Image, entry: &LineageEntry) -> Result<i32, MetaError
         entry.leader_epoch.into(),
         now.leader_epoch.into(),
     )?;
+    if entry.lineage.source_epoch > MAX_SOURCE_EPOCH {
+        return Err(MetaError::LineageOrder(format!(
+            "source epoch {} is larger than any that a cluster comes to",
+            entry.lineage.source_epoch
+        )));
+    }
     if let Some(last) = now.lineage.last() {
         follows(last, &entry.lineage)?;
     }

@@ -8,6 +8,7 @@
 //! Invariants: `log start <= high watermark <= end` on a leader; the high watermark never falls while the daemon runs,
 //! except where the log itself is cut below it, which is reported.
 
+mod aborting;
 mod deleting;
 mod error;
 mod following;

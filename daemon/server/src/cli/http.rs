@@ -90,6 +90,12 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
             position.group, position.topic, position.partition, position.offset, position.status
         );
     }
+    for transaction in &report.aborted {
+        lines += &format!(
+            "  {}-{}  aborted an open transaction of producer {}, which began at {}\n",
+            transaction.topic, transaction.partition, transaction.producer_id, transaction.first_offset
+        );
+    }
     for paused in &report.paused {
         lines += &format!("  {}: the source may have more\n", mirror::paused(paused));
     }

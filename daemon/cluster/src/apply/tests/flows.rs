@@ -106,6 +106,10 @@ fn lineage_raises_the_leader_epoch_to_the_sources_and_never_lowers_it() {
         enter(&mut log, backwards),
         Err(MetaError::LineageOrder(_))
     ));
+    // Ours could not rise above it at a failover.
+    let beyond = lineage_entry(&log, i32::MAX, 20);
+    assert!(matches!(enter(&mut log, beyond), Err(MetaError::LineageOrder(_))));
+    assert_eq!(log.partition().leader_epoch, above);
     let mut stale = lineage_entry(&log, 8, 20);
     stale.leader_epoch -= 1;
     assert!(matches!(
