@@ -14,6 +14,7 @@ pub mod consumer_protocol;
 pub mod error;
 pub mod failback;
 pub mod flow;
+pub mod guard;
 pub mod ids;
 pub mod mesh;
 pub mod messages;

@@ -10,6 +10,7 @@ mod config;
 mod consume;
 mod failback;
 mod group;
+mod guard;
 mod http;
 pub(crate) mod kafka;
 mod mirror;
