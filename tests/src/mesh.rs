@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -105,15 +106,24 @@ impl Mesh {
     ) -> Result<(Self, Vec<Relay>)> {
         let mut east = Cluster::prepare(folder, "east", daemons)?;
         let west = Cluster::prepare(folder, "west", daemons)?;
-        let far: Vec<SocketAddr> = west.daemons.iter().map(|daemon| daemon.mesh).collect();
-        let mut relays = Vec::new();
-        for (daemon, seed) in east.daemons.iter_mut().zip(seed..) {
-            let relay = Relay::udp_before(daemon.mesh, far.clone(), line, seed)?;
-            daemon.advertised = Some(relay.addr());
-            relays.push(relay);
-        }
+        let relays = put_before(&mut east, &west, line, seed)?;
         let mut mesh = Self { east, west, naming };
         mesh.configure(config, false)?;
+        mesh.start_both()?;
+        Ok((mesh, relays))
+    }
+
+    /// `daemons` each with identity naming, and a line before every daemon of both sides: a cut of all parts the two clusters,
+    /// whoever dials.
+    pub fn start_parted(folder: &Path, daemons: i32) -> Result<(Self, Vec<Relay>)> {
+        let mut east = Cluster::prepare(folder, "east", daemons)?;
+        let mut west = Cluster::prepare(folder, "west", daemons)?;
+        let line = Line::of_rtt(Duration::ZERO);
+        let mut relays = put_before(&mut east, &west, line, 1)?;
+        relays.extend(put_before(&mut west, &east, line, 100)?);
+        let naming = Naming::Identity;
+        let mut mesh = Self { east, west, naming };
+        mesh.configure("", false)?;
         mesh.start_both()?;
         Ok((mesh, relays))
     }
@@ -213,4 +223,16 @@ fn remote(other: &Cluster, may_fence: bool) -> String {
         addresses.join(", "),
         other.authority().display()
     )
+}
+
+/// Puts a line before each daemon of `cluster` for those of `other`.
+fn put_before(cluster: &mut Cluster, other: &Cluster, line: Line, seed: u64) -> Result<Vec<Relay>> {
+    let far: Vec<SocketAddr> = other.daemons.iter().map(|daemon| daemon.mesh).collect();
+    let mut relays = Vec::new();
+    for (daemon, seed) in cluster.daemons.iter_mut().zip(seed..) {
+        let relay = Relay::udp_before(daemon.mesh, far.clone(), line, seed)?;
+        daemon.advertised = Some(relay.addr());
+        relays.push(relay);
+    }
+    Ok(relays)
 }

@@ -18,6 +18,7 @@ use tradewind_cluster::metadata::ProposeError;
 use crate::fetching::nearby;
 use crate::fetching::sessions::Sessions;
 use crate::groups::{Coordinator, GroupConfig};
+use crate::guard::Guard;
 use crate::offsets_topic;
 use crate::producer_ids::ProducerIds;
 
@@ -202,6 +203,7 @@ pub(crate) struct Inner {
     /// How many batches may be checked on blocking threads at once.
     pub(crate) validation: Semaphore,
     pub(crate) fetch_sessions: Sessions,
+    pub(crate) guard: Guard,
 }
 
 impl Broker {
@@ -214,6 +216,7 @@ impl Broker {
             cluster,
             coordinator,
             config,
+            guard: Guard::default(),
             producer_ids: Mutex::default(),
             auto_creation: Mutex::default(),
             validation: Semaphore::new(std::thread::available_parallelism().map_or(4, usize::from)),
@@ -256,6 +259,11 @@ impl Broker {
     /// The group coordinator.
     pub fn coordinator(&self) -> &Coordinator {
         &self.inner.coordinator
+    }
+
+    /// What clients may not write yet since this process began.
+    pub fn guard(&self) -> &Guard {
+        &self.inner.guard
     }
 
     /// The cluster.

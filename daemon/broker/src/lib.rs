@@ -12,6 +12,7 @@ mod dispatch;
 mod errors;
 mod fetching;
 pub mod groups;
+pub mod guard;
 pub mod metrics;
 mod offsets_topic;
 mod producer_ids;

@@ -40,6 +40,10 @@ pub const METRICS: &[(&str, &str)] = &[
         "tradewind_refused_batches_total",
         "Produced batches that were refused, by error.",
     ),
+    (
+        "tradewind_guarded_topics",
+        "Topics that clients may not write since this daemon started, until another cluster has answered; by that cluster.",
+    ),
 ];
 
 pub(crate) fn handled(key: ApiKey, took: Duration) {
@@ -72,6 +76,10 @@ pub(crate) fn fetch_sessions(sessions: usize, partitions: usize) {
 
 pub(crate) fn fetch_session_evicted() {
     metrics::counter!("tradewind_fetch_sessions_evicted_total").increment(1);
+}
+
+pub(crate) fn guarded(peer: &str, topics: usize) {
+    metrics::gauge!("tradewind_guarded_topics", "peer" => peer.to_owned()).set(topics as f64);
 }
 
 pub(crate) fn refused(code: &'static str) {

@@ -47,6 +47,12 @@ pub struct Image {
     /// The region epoch of what is shared with another cluster, by its name.
     #[serde(default)]
     pub regions: BTreeMap<String, u64>,
+    /// What other clusters copy from this one under the same names, and could take over, by their names.
+    #[serde(default)]
+    pub copied: BTreeMap<String, tradewind_wire::guard::Copied>,
+    /// The operator's last word for each cluster that had not answered after a start.
+    #[serde(default)]
+    pub unguarded: BTreeMap<String, tradewind_wire::guard::Unguarded>,
     /// Cluster-wide dynamic configuration.
     pub cluster_configs: BTreeMap<String, String>,
     /// Per-daemon dynamic configuration.

@@ -20,7 +20,7 @@ use tradewind_cluster::image::Endpoint;
 use tradewind_cluster::metadata::{RESTORE_LEADERS, Timing};
 use tradewind_cluster::{CleanerOptions, Cluster, ClusterError, ClusterOptions};
 use tradewind_log::DataDir;
-use tradewind_mirror::Mirror;
+use tradewind_mirror::{Mirror, network_sources};
 use tradewind_transport::{Mesh, MeshOptions, MeshTls, TransportOptions, tcp};
 use tradewind_wire::clock::Rng;
 
@@ -29,6 +29,7 @@ use crate::clock::{SystemClock, SystemRng};
 use crate::config::Settings;
 use crate::connection::{Budget, Limits, STALL_TIMEOUT};
 use crate::flows;
+use crate::guard::BootGuard;
 use crate::http::{self, Facts};
 use crate::listener::{self, PerIp, Room};
 use crate::metrics;
@@ -328,6 +329,8 @@ impl Daemon {
             joined = cluster.join() => drop(joined.map_err(cluster_failed)?),
             reason = fatal(&cluster) => return Err(BootError::Failed(reason)),
         }
+        let sources = network_sources(mesh.clone(), Arc::clone(cluster.clock()));
+        let guard = BootGuard::begin(&broker, &settings.clusters, &sources);
         // Not before: a daemon that does not know its cluster yet would deny topics that exist.
         cluster.serve_kafka(Arc::new(MeshRequests {
             broker: broker.clone(),
@@ -338,6 +341,9 @@ impl Daemon {
         let running = broker.clone();
         let stop = background_stop.clone();
         background.spawn(async move { running.run(stop).await });
+        background.spawn(Arc::clone(&guard).run(background_stop.clone()));
+        guard.first_words().await;
+        facts.guard(guard);
         let address = |(_, at): &(_, Endpoint)| format!("{}:{}", at.host, at.port);
         let own_addresses: Vec<String> = listeners.iter().map(address).collect();
         for (listener, endpoint) in listeners {

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod demo;
 mod flows;
+mod guard;
 mod http;
 mod listener;
 mod logging;

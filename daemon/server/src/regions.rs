@@ -2,7 +2,7 @@
 //!
 //! One question and one answer per stream, both JSON ([`tradewind_wire::region`]). Who asks is the certificate's word, and
 //! whether it may fence is this daemon's configuration (`[clusters.NAME] may_fence`), looked at for every question that
-//! could take something away. Every rule of the steps is the metadata log's.
+//! could take something away. What a cluster that starts asks about itself is answered in `guard.rs`. Every rule of the steps is the metadata log's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tradewind_wire::region::{
 };
 
 use crate::config::RemoteCluster;
+use crate::guard;
 
 /// How long a question may take to arrive.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +78,7 @@ impl Regions {
         let flow = ask.flow.name();
         let (peer_id, attempt) = (ask.cluster_id.clone(), ask.attempt);
         match ask.wish {
+            RegionWish::Standing { certain } => guard::standing(&self.broker, peer, certain).await,
             RegionWish::Plan(topics) => match self.may_fence(peer, &ask.flow) {
                 Ok(reverse) => plan(&cluster.image(), &flow, &reverse, &topics),
                 Err(refusal) => RegionAnswer::Refused(refusal),

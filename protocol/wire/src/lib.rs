@@ -15,6 +15,7 @@ pub mod drill;
 pub mod error;
 pub mod failback;
 pub mod flow;
+pub mod guard;
 pub mod ids;
 pub mod mesh;
 pub mod messages;

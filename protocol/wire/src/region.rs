@@ -380,6 +380,24 @@ pub enum RegionCommand {
         /// Now, in ms since the epoch.
         at_ms: i64,
     },
+    /// Source: what another cluster copies from here under the same names ([`crate::guard`]).
+    Copied {
+        /// That cluster.
+        peer: String,
+        /// What it copies; none: nothing any more.
+        copied: Option<crate::guard::Copied>,
+    },
+    /// Source: an operator lets clients write, although these clusters have not answered since the cluster started.
+    Unguard {
+        /// Those clusters.
+        peers: Vec<String>,
+        /// Now, in ms since the epoch.
+        at_ms: i64,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// Target: changes nothing. Whoever has proposed it knows all that was decided before.
+    Attest,
 }
 
 /// Where one fenced partition ends, by its leader.
@@ -422,6 +440,13 @@ pub struct RegionAsk {
 pub enum RegionWish {
     /// To know whether it may fence these topics. Changes nothing.
     Plan(Vec<TopicId>),
+    /// To know whether the asked cluster has taken topics over from the asker, and what it copies from there. The flow of
+    /// the question is the one *back*: the asker is the source.
+    Standing {
+        /// Whether the answer must know of everything that was decided before the question, not only what the asked
+        /// daemon happens to have applied.
+        certain: bool,
+    },
     /// Fence the writes of these topics, and say where they end.
     Fence(Vec<TopicId>),
     /// Refuse group commits on them.
@@ -458,6 +483,13 @@ pub enum RegionWish {
 pub enum RegionAnswer {
     /// It is so.
     Done,
+    /// Where the asked cluster stands towards the asker.
+    Standing {
+        /// The region epoch that it has with the asker; a higher one than the asker's own: it has taken topics over.
+        region_epoch: u64,
+        /// What it copies from the asker under the same names.
+        copied: Option<crate::guard::Copied>,
+    },
     /// Writes are fenced. Ends are known where the leaders have recorded them.
     Fenced {
         /// The region epoch so far.

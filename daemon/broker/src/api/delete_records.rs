@@ -101,6 +101,9 @@ fn refusal(broker: &Broker, topic: &Topic) -> Option<ErrorCode> {
     if topic.internal {
         return Some(ErrorCode::InvalidTopicException);
     }
+    if broker.guard().waits_for(topic.id).is_some() {
+        return Some(ErrorCode::NotLeaderOrFollower);
+    }
     let policy = broker.cluster().topic_config(Some(topic), "cleanup.policy");
     let policy: Vec<&str> = policy
         .iter()

@@ -234,6 +234,13 @@ impl Target<'_> {
             );
             return Err(Failure::plain(ErrorCode::NotLeaderOrFollower, message));
         }
+        if let Some(peer) = self.broker.guard().waits_for(self.topic.id) {
+            let message = format!(
+                "Topic '{}' is read-only since this cluster started, until '{peer}' says that it has not taken it over.",
+                self.topic.name
+            );
+            return Err(Failure::plain(ErrorCode::NotLeaderOrFollower, message));
+        }
         match &self.topic.mirror {
             Some(mirror) if self.topic.is_mirroring() => {
                 let message = format!(

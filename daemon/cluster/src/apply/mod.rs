@@ -11,6 +11,7 @@ mod drills;
 mod failback_source;
 mod failback_target;
 mod flows;
+mod guarding;
 mod partitions;
 mod reassignment;
 mod region_source;
@@ -268,6 +269,11 @@ fn failback(image: &mut Image, at: Position, command: &RegionCommand) -> Result<
         RegionCommand::FailbackDone { flow, attempt, at_ms } => {
             failback_target::done(image, (flow, *attempt), *at_ms)
         }
+        RegionCommand::Copied { peer, copied } => guarding::copied(image, peer, copied.as_ref()),
+        RegionCommand::Unguard { peers, at_ms, reason } => {
+            guarding::unguard(image, at, peers, (*at_ms, reason))
+        }
+        RegionCommand::Attest => Ok(Outcome::Done),
         other => Err(MetaError::Region(format!("a step of a later version: {other:?}"))),
     }
 }

@@ -9,7 +9,7 @@ use tradewind_mirror::status::{FlowStatus, Paused};
 use super::args::HttpArgs;
 use super::args::{MirrorCommand, PauseArgs, ResumeArgs};
 use super::http::{get, post};
-use super::{Failure, Output, moment, verify};
+use super::{Failure, Output, guard, moment, verify};
 
 /// Runs a command on flows.
 pub(super) fn run(command: MirrorCommand, output: Output) -> Result<u8, Failure> {
@@ -18,6 +18,8 @@ pub(super) fn run(command: MirrorCommand, output: Output) -> Result<u8, Failure>
         MirrorCommand::Pause(args) => pause(&args, output),
         MirrorCommand::Resume(which) => resume(&which, output),
         MirrorCommand::Verify(args) => verify::verify(&args, output),
+        MirrorCommand::Guard(at) => guard::look(&at, output),
+        MirrorCommand::Unguard(args) => guard::unguard(&args, output),
     }
 }
 
@@ -48,6 +50,7 @@ fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
         "attention",
     ];
     output.rows(&flows, &head, flows.iter().map(row))?;
+    guard::warn(at);
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ mod drill;
 mod drill_page;
 mod failback;
 mod group;
+mod guard;
 mod http;
 pub(crate) mod kafka;
 mod mirror;

@@ -258,6 +258,12 @@ const REMOTE: &[Key] = &[
         "false",
         "Of `mesh`: whether a `switchover` or `failover` there may fence topics here and take them over.",
     ),
+    may(
+        "boot_guard",
+        Shape::Flag,
+        "true",
+        "With `may_fence`: topics that it copies stay read-only after all daemons here were down, until it has answered.",
+    ),
 ];
 
 const REMOTE_TLS: &[Key] = &[need(
@@ -315,7 +321,7 @@ const MIRROR: &[Key] = &[
 const SECURITY: &[&str] = &["plaintext", "tls", "sasl_plaintext", "sasl_tls"];
 
 /// Keys that are planned and known not to work yet: a clearer answer than "unknown key".
-pub(crate) const NOT_YET: &[&str] = &["sasl", "grant", "lease", "boot_guard", "meta_dir"];
+pub(crate) const NOT_YET: &[&str] = &["sasl", "grant", "lease", "meta_dir"];
 
 /// How a Kafka setting is written and handed on.
 #[derive(Debug, Clone, Copy)]

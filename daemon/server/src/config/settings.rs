@@ -89,6 +89,8 @@ pub(crate) struct RemoteCluster {
     pub(crate) ca: Option<PathBuf>,
     /// Whether it may fence topics here, to take them over.
     pub(crate) may_fence: bool,
+    /// Whether topics that it could have taken over wait for its word after all daemons here were down.
+    pub(crate) boot_guard: bool,
 }
 
 impl Settings {
@@ -291,10 +293,17 @@ fn read_clusters(root: &Fields<'_>) -> BTreeMap<String, RemoteCluster> {
                 "only a Tradewind cluster, one with `mesh`, may fence topics here",
             );
         }
+        if entry.get("boot_guard").is_some() && matches!(source, FlowSource::Kafka(_)) {
+            entry.wrong(
+                "boot_guard",
+                "only a Tradewind cluster, one with `mesh`, can say that it has not taken topics over",
+            );
+        }
         let remote = RemoteCluster {
             source,
             ca,
             may_fence,
+            boot_guard: entry.flag("boot_guard", true),
         };
         clusters.insert(name, remote);
     }

@@ -149,6 +149,33 @@ fn flows_are_read_and_their_mistakes_named() {
 }
 
 #[test]
+fn a_cluster_that_may_fence_is_waited_for_unless_the_file_says_otherwise() {
+    let west = "[clusters.west]\nmesh = [\"10.9.1.1:7100\"]\n";
+    let guarded = |more: &str| {
+        let text = format!("{GOOD}{west}{more}");
+        let settings = Room::new().load(&text, &Overrides::default()).unwrap();
+        let west = &settings.clusters["west"];
+        (west.may_fence, west.boot_guard)
+    };
+    assert_eq!(guarded("may_fence = true\n"), (true, true));
+    assert_eq!(guarded("may_fence = true\nboot_guard = false\n"), (true, false));
+    let line = format!("{GOOD}{west}").lines().count() + 1;
+    let problems = refused(&format!("{GOOD}{west}boot_guard = \"yes\"\n"));
+    assert!(
+        problems[0].starts_with(&format!("t.toml:{line}:")),
+        "{problems:?}"
+    );
+    let kafka = west.replace("mesh", "kafka");
+    let problems = refused(&format!("{GOOD}{kafka}boot_guard = true\n"));
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(
+        problems[0].starts_with(&format!("t.toml:{line}:")),
+        "{problems:?}"
+    );
+    assert!(problems[0].contains("only a Tradewind cluster"), "{problems:?}");
+}
+
+#[test]
 fn what_is_planned_is_not_called_unknown() {
     let problems = refused(&format!("{GOOD}security = \"tls\"\n"));
     assert!(

@@ -6,6 +6,7 @@
 mod cluster;
 mod drill;
 mod failback;
+mod guard;
 mod health;
 mod mirror;
 mod switchover;
@@ -22,6 +23,8 @@ use tradewind_client::Client;
 use tradewind_cluster::Cluster;
 use tradewind_mirror::Mirror;
 
+use crate::guard::BootGuard;
+
 /// What the answers are made from.
 #[derive(Clone)]
 pub(crate) struct Facts {
@@ -32,6 +35,7 @@ struct Inner {
     metrics: PrometheusHandle,
     cluster: OnceLock<Cluster>,
     mirror: OnceLock<Mirror>,
+    guard: OnceLock<Arc<BootGuard>>,
     /// Of this cluster, for what only all daemons together know.
     client: OnceLock<Client>,
     /// Set once clients are served.
@@ -46,6 +50,7 @@ impl Facts {
             metrics,
             cluster: OnceLock::new(),
             mirror: OnceLock::new(),
+            guard: OnceLock::new(),
             client: OnceLock::new(),
             serving: OnceLock::new(),
             stopping,
@@ -63,6 +68,11 @@ impl Facts {
     /// The mirror runs.
     pub(crate) fn mirror(&self, mirror: Mirror) {
         let _ = self.inner.mirror.set(mirror);
+    }
+
+    /// The guard has begun.
+    pub(crate) fn guard(&self, guard: Arc<BootGuard>) {
+        let _ = self.inner.guard.set(guard);
     }
 
     /// Clients are served; `client` is one of them, of this cluster.
@@ -88,6 +98,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/flows", get(v1::flows))
         .route("/v1/groups", get(v1::groups))
         .route("/v1/mirror/status", get(v1::mirror_status))
+        .route("/v1/mirror/guard", get(guard::look))
+        .route("/v1/mirror/unguard", post(guard::unguard))
         .route("/v1/mirror/pause", post(mirror::pause))
         .route("/v1/mirror/resume", post(mirror::resume))
         .route("/v1/mirror/verify", post(mirror::verify))

@@ -16,7 +16,7 @@ use tradewind_mirror::status::{FailoverError, FlowStatus};
 use tradewind_wire::flow::FlowSpec;
 use tradewind_wire::region::MoveState;
 
-use super::Facts;
+use super::{Facts, guard};
 
 /// An answer that is not the one asked for: `{"error": "..."}`.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
@@ -76,7 +76,11 @@ pub(super) async fn status(State(facts): State<Facts>) -> Result<Json<Status>, R
         leaderless,
         under_replicated,
         nodes: nodes(cluster, &image),
-        attention: attention(cluster, &image, &flows, controller, leaderless, under_replicated),
+        attention: {
+            let mut all = attention(cluster, &image, &flows, controller, leaderless, under_replicated);
+            all.extend(guard::attention(&facts));
+            all
+        },
         flows,
     }))
 }
@@ -312,7 +316,7 @@ pub(super) async fn failover(
 pub(super) async fn unknown() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify},failover,failback,switchover}"
+        "there is /livez, /readyz, /metrics and /v1/{status,topics,flows,groups,mirror/{status,pause,resume,verify,guard,unguard},failover,failback,switchover}"
             .into(),
     )
 }

@@ -3,6 +3,7 @@
 mod draining;
 mod failbacks;
 mod flows;
+mod guarding;
 mod moves;
 mod regions;
 mod topics;

@@ -336,6 +336,27 @@ pub(crate) enum MirrorCommand {
         after_help = "Example:\n  tradewind mirror verify 'east->west'\n  tradewind mirror verify 'east->west' --topic orders --rate 16 -o json"
     )]
     Verify(VerifyArgs),
+    /// What clients may not write since a daemon started, until another cluster has said that it did not take it over.
+    #[command(after_help = "Example:\n  tradewind mirror guard --url http://127.0.0.1:9644 -o json")]
+    Guard(#[command(flatten)] HttpArgs),
+    /// Let clients write what the guard holds, without the word of the other cluster. Recorded.
+    #[command(
+        after_help = "Example:\n  tradewind mirror unguard --accept-two-sides --reason 'west is gone for good'"
+    )]
+    Unguard(UnguardArgs),
+}
+
+/// Arguments of `mirror unguard`.
+#[derive(Debug, Args)]
+pub(crate) struct UnguardArgs {
+    /// That the other cluster may have taken these topics over, and then two sides take writes, is known not to be, or meant.
+    #[arg(long)]
+    pub(crate) accept_two_sides: bool,
+    /// Why, for whoever looks at it later.
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
 }
 
 /// Arguments of `mirror verify`.

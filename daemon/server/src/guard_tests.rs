@@ -1,0 +1,141 @@
+//! What of a cluster's topics another one may have taken over, and what that one says when it is asked.
+
+use tradewind_cluster::apply::{Position, apply};
+use tradewind_cluster::command::{CreateTopic, Registration};
+use tradewind_wire::ids::ClusterId;
+
+use super::*;
+
+/// A cluster of one daemon with these topics, of which some are mirrors, and further commands.
+struct Log(Image);
+
+impl Log {
+    fn new() -> Self {
+        let mut log = Self(Image::default());
+        log.must(Command::Init {
+            cluster_id: ClusterId([1; 16]),
+            cluster_number: 1,
+        });
+        log.must(Command::Register(Registration {
+            node: 1,
+            incarnation: 1,
+            replaces: None,
+            own: BTreeSet::new(),
+            boot_id: "boot".to_owned(),
+            clean_stop: false,
+            damaged: Vec::new(),
+            rack: None,
+            mesh: "host:7100".to_owned(),
+            listeners: Vec::new(),
+            defaults: BTreeMap::new(),
+        }));
+        log
+    }
+
+    fn must(&mut self, command: Command) {
+        let at = Position {
+            index: self.0.index + 1,
+            term: 1,
+        };
+        let (image, outcome) = apply(&self.0, at, &command);
+        outcome.unwrap();
+        self.0 = image;
+    }
+
+    fn topic(&mut self, number: u8, name: &str, change: impl FnOnce(&mut CreateTopic)) {
+        let mut create = CreateTopic::new(name, TopicId([number; 16]), 1, 1);
+        change(&mut create);
+        self.must(Command::CreateTopic(create));
+    }
+
+    fn copied(&mut self, topics: &[&str], exclude: &[&str]) {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.must(Command::Region(RegionCommand::Copied {
+            peer: "west".to_owned(),
+            copied: Some(Copied {
+                topics: list(topics),
+                topics_exclude: list(exclude),
+            }),
+        }));
+    }
+
+    fn at_stake(&self) -> Vec<String> {
+        let mut names: Vec<String> = at_stake(&self.0, "west", "east").into_values().collect();
+        names.sort();
+        names
+    }
+}
+
+fn flow(naming: Naming) -> FlowSpec {
+    FlowSpec {
+        naming,
+        ..bare_flow(
+            "west",
+            "east",
+            FlowSource::Mesh(vec!["west-1:7100".to_owned()]),
+            &Copied {
+                topics: vec!["sales".to_owned()],
+                topics_exclude: Vec::new(),
+            },
+        )
+    }
+}
+
+#[test]
+fn at_stake_is_what_clients_write_here_and_the_other_copies() {
+    let mut log = Log::new();
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    log.topic(1, "orders", |_| ());
+    log.topic(2, "notes", |_| ());
+    log.topic(3, "heartbeats", |_| ());
+    log.topic(4, "__diverged.x.1", |_| ());
+    log.topic(5, "__consumer_offsets", |create| create.internal = true);
+    log.topic(6, "sales", |create| {
+        let binding = serde_json::json!({
+            "flow": "west->east",
+            "source_topic": "sales",
+            "source_topic_id": TopicId([9; 16]),
+        });
+        create.mirror = serde_json::from_value(binding).unwrap();
+    });
+    assert!(log.at_stake().is_empty(), "it copies nothing");
+    log.copied(&[".*"], &["none"]);
+    assert_eq!(log.at_stake(), ["notes", "orders"]);
+    log.copied(&["ord.*"], &[]);
+    assert_eq!(log.at_stake(), ["orders"]);
+    log.copied(&[".*"], &["orders"]);
+    assert_eq!(log.at_stake(), ["notes"]);
+    log.copied(&["no expression ("], &[]);
+    assert_eq!(
+        log.at_stake(),
+        ["notes", "orders"],
+        "what cannot be read takes all"
+    );
+}
+
+#[test]
+fn a_cluster_says_what_it_copies_until_it_has_taken_it_over() {
+    let mut log = Log::new();
+    let stands = |log: &Log| match stands(&log.0, "west") {
+        RegionAnswer::Standing { region_epoch, copied } => (region_epoch, copied.map(|copied| copied.topics)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stands(&log), (0, None));
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    assert_eq!(stands(&log), (0, Some(vec!["sales".to_owned()])));
+    log.must(Command::BeginFailover {
+        flow: "west->east".to_owned(),
+    });
+    assert_eq!(stands(&log), (1, None));
+    let mut log = Log::new();
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Prefix {
+            separator: ".".to_owned(),
+        }),
+    });
+    assert_eq!(stands(&log), (0, None), "other names are nobody's loss");
+}

@@ -1,0 +1,43 @@
+//! The guard of a cluster that starts: what it must not let clients write before another cluster has answered.
+//!
+//! While no daemon of a cluster runs, another one that copies its topics may take them over by a failover. So the source
+//! remembers in its metadata log which clusters copy what ([`Copied`]), and after a start asks those that may fence its
+//! topics ([`crate::region::RegionWish::Standing`]) before it lets clients write them.
+
+use serde::{Deserialize, Serialize};
+
+/// What another cluster copies from this one under the same names, and could take over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Regular expressions on whole names, as the flow there has them.
+    pub topics: Vec<String>,
+    /// Regular expressions; what they match is not copied. None stands for the defaults of a flow.
+    pub topics_exclude: Vec<String>,
+}
+
+/// An operator's word that clients may write although a cluster has not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unguarded {
+    /// The index of the entry in the metadata log: daemons that have registered later are not concerned.
+    pub index: u64,
+    /// When, in ms since the epoch.
+    pub at_ms: i64,
+    /// Why, in the operator's words.
+    pub reason: String,
+}
+
+/// What a daemon that starts asks the others of its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardAsk {
+    /// The cluster whose word is missing.
+    pub peer: String,
+}
+
+/// What a daemon answers to [`GuardAsk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardWord {
+    /// Whether it does not wait for that cluster, in this run of its process.
+    pub clear: bool,
+    /// Up to where it has applied the metadata log: its word holds for whoever has applied as much.
+    pub index: u64,
+}
