@@ -126,7 +126,7 @@ fn cut(bytes: &Bytes, wanted: i64, committed: i64) -> (Runs, Option<Fault>) {
         if header.base_offset > position {
             out.hole.get_or_insert((position, header.base_offset));
         } else if i64::from(header.records_count) < count {
-            out.hole.get_or_insert((position, header.next_offset()));
+            out.hole.get_or_insert_with(|| (position, header.next_offset()));
         }
         if header.base_offset < position {
             match trim(&batch, position) {
