@@ -3,7 +3,8 @@
 //! Nothing here is decided on; positions come from logs. A link removes its partitions when it ends, so that what is
 //! reported is what is being done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ struct Inner {
     observation: Option<Observation>,
     groups: Option<GroupsFacts>,
     problems: BTreeMap<&'static str, Vec<String>>,
+    notes: BTreeMap<&'static str, Vec<String>>,
+    elsewhere: Arc<BTreeSet<String>>,
     contact: Contact,
 }
 
@@ -201,6 +204,27 @@ impl Board {
     /// All complaints.
     pub fn problems(&self) -> Vec<String> {
         self.inner.lock().problems.values().flatten().cloned().collect()
+    }
+
+    /// Replaces what one part of the mirror says without complaining.
+    pub fn set_notes(&self, part: &'static str, notes: Vec<String>) {
+        self.inner.lock().notes.insert(part, notes);
+    }
+
+    /// All that is said without complaining.
+    pub fn notes(&self) -> Vec<String> {
+        self.inner.lock().notes.values().flatten().cloned().collect()
+    }
+
+    /// The source's topics that the flow's filters take and that this flow does not copy, because their records are here or
+    /// come by another way.
+    pub fn set_elsewhere(&self, topics: BTreeSet<String>) {
+        self.inner.lock().elsewhere = Arc::new(topics);
+    }
+
+    /// As of the last look.
+    pub fn elsewhere(&self) -> Arc<BTreeSet<String>> {
+        self.inner.lock().elsewhere.clone()
     }
 
     /// The source answered.

@@ -1,4 +1,4 @@
-//! What a source has, what of it is mirrored here, and what to change here so that the two agree.
+//! What to change here so that a source and its mirror agree. Which of its topics are mirrored is in [`crate::matching`].
 //!
 //! Pure: pictures of both sides come in, actions and complaints come out. The steward of a cluster carries the actions out;
 //! every daemon derives its own work ([`assignments`]) from the same pictures.
@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tradewind_wire::flow::Origin;
 use tradewind_wire::ids::{NodeId, TopicId};
 
-use crate::naming::{Names, NotMirrored};
+use crate::matching::{Matched, Matches};
+use crate::naming::Names;
 use crate::source::track::PartitionHere;
-use crate::source::{PartitionOf, SourceConfig, SourceTopic, SourceTopics};
+use crate::source::{PartitionOf, SourceConfig, SourceTopics, Word};
 use crate::target::{MirrorBinding, NewMirrorTopic, TopicView, View};
 
 /// Topic configs that stay the target's own business: MirrorMaker 2's `config.properties.exclude`, except
@@ -22,55 +24,6 @@ pub const CONFIGS_EXCLUDE: [&str; 5] = [
     "unclean.leader.election.enable",
     "min.insync.replicas",
 ];
-
-/// A source topic that a flow takes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Matched {
-    /// Its name at the source.
-    pub source: String,
-    /// Its name here.
-    pub here: String,
-    /// What the source says of it.
-    pub topic: SourceTopic,
-    /// Whether it is the source's heartbeats: mirrored always, never counted as data.
-    pub heartbeats: bool,
-}
-
-/// The source topics that a flow takes, and what stands in the way of others.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Matches {
-    /// The source cluster's id.
-    pub cluster_id: String,
-    /// In the order of their names at the source.
-    pub topics: Vec<Matched>,
-    /// One sentence each.
-    pub problems: Vec<String>,
-}
-
-/// Applies a flow's filters and naming to what the source has.
-pub fn matches(names: &Names, source: &SourceTopics) -> Matches {
-    let mut out = Matches {
-        cluster_id: source.cluster_id.clone(),
-        ..Matches::default()
-    };
-    let mut taken = BTreeSet::new();
-    for (name, topic) in &source.topics {
-        match names.topic(name, topic.internal) {
-            Ok(here) if taken.insert(here.clone()) => out.topics.push(Matched {
-                source: name.clone(),
-                here,
-                topic: topic.clone(),
-                heartbeats: names.is_heartbeats(name),
-            }),
-            Ok(here) => out
-                .problems
-                .push(format!("{name}: another topic is mirrored as `{here}` already")),
-            Err(NotMirrored::Unmatched | NotMirrored::Loop) => {}
-            Err(error) => out.problems.push(format!("{name}: {error}")),
-        }
-    }
-    out
-}
 
 /// A change of the target's metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +47,15 @@ pub enum Action {
         name: String,
         /// What to set and what to remove.
         changes: Vec<(String, Option<String>)>,
+    },
+    /// Remember where a mirror topic's records were first written: the source says otherwise than before.
+    Origin {
+        /// The topic.
+        topic: TopicId,
+        /// Its name.
+        name: String,
+        /// What the source says.
+        origin: Origin,
     },
 }
 
@@ -124,6 +86,7 @@ pub fn actions(
             (Some(topic), wanted) => match existing(flow, matched, topic) {
                 Existing::Ours => {
                     grow(&mut actions, topic, partitions);
+                    actions.extend(another_origin(matched, topic));
                     if let Some(wanted) = wanted {
                         configure(&mut actions, topic, &wanted);
                     }
@@ -141,8 +104,21 @@ fn binding(flow: &str, matched: &Matched) -> MirrorBinding {
         flow: flow.to_owned(),
         source_topic: matched.source.clone(),
         source_topic_id: matched.topic.id,
+        origin: matched.origin.clone(),
         promoted: false,
     }
+}
+
+/// Only what the source says replaces what is known.
+fn another_origin(matched: &Matched, topic: &TopicView) -> Option<Action> {
+    let says = matches!(matched.topic.word, Word::Says(_));
+    let origin = matched.origin.clone().filter(|_| says)?;
+    let known = topic.mirror.as_ref().and_then(|bound| bound.origin.as_ref());
+    (known != Some(&origin)).then(|| Action::Origin {
+        topic: topic.id,
+        name: topic.name.clone(),
+        origin,
+    })
 }
 
 enum Existing {
@@ -290,10 +266,11 @@ impl Missing {
     }
 }
 
-/// The partitions of a flow that `me` leads and that do not stand still, with where to copy them from.
+/// The partitions of a flow that `me` leads, that its filters still take and that do not stand still, with where to copy them
+/// from.
 pub fn assignments(
-    flow: &str,
-    source: &SourceTopics,
+    names: &Names,
+    (flow, source): (&str, &SourceTopics),
     missing: &Missing,
     view: &View,
     me: NodeId,
@@ -304,6 +281,9 @@ pub fn assignments(
             continue;
         }
         let there = source.topics.get(&bound.source_topic);
+        if !names.takes_topic(&bound.source_topic, there.is_some_and(|there| there.internal)) {
+            continue;
+        }
         let halt = match there {
             None if missing.gone.contains(&bound.source_topic) => {
                 Some("the topic is gone at the source".to_owned())

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tradewind_wire::flow::{FlowSource, FlowSpec, Naming};
 
 use super::*;
-use crate::source::SourceLeader;
+use crate::matching::matches;
+use crate::source::{SourceLeader, SourceTopic};
 use crate::target::PartitionView;
 
 const FLOW: &str = "east->west";
@@ -42,6 +43,7 @@ fn source(topics: &[(&str, u8, usize)]) -> SourceTopics {
                         };
                         *partitions
                     ],
+                    word: Word::Untold,
                 };
                 ((*name).to_owned(), topic)
             })
@@ -69,6 +71,7 @@ fn here(name: &str, partitions: usize, configs: &[(&str, &str)], mirror: Option<
             flow: FLOW.into(),
             source_topic: source_topic.into(),
             source_topic_id: TopicId([id; 16]),
+            origin: None,
             promoted: false,
         }),
         paused: None,
@@ -94,7 +97,7 @@ fn decide(source: &SourceTopics, configs: Vec<SourceConfig>, view: &View) -> (Ve
         .keys()
         .map(|name| (name.clone(), configs.clone()))
         .collect();
-    actions(FLOW, &matches(&names(), source), &configs, view)
+    actions(FLOW, &matches(FLOW, &names(), source, view), &configs, view)
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn nothing_is_created_before_its_configs_are_known() {
     let source = source(&[("orders", 1, 4)]);
     let (actions, _) = actions(
         FLOW,
-        &matches(&names(), &source),
+        &matches(FLOW, &names(), &source, &View::default()),
         &BTreeMap::new(),
         &View::default(),
     );
@@ -185,7 +188,7 @@ fn a_daemon_copies_what_it_leads_and_halts_what_was_created_again() {
     let topic = Arc::make_mut(view.topics.get_mut("east.orders").unwrap());
     topic.partitions[1].leader = Some(2);
     let known = Missing::default();
-    let mine = assignments(FLOW, &source(&[("orders", 1, 2)]), &known, &view, 1);
+    let mine = assignments(&names(), (FLOW, &source(&[("orders", 1, 2)])), &known, &view, 1);
     assert_eq!(mine.len(), 1);
     assert_eq!(
         (
@@ -197,11 +200,15 @@ fn a_daemon_copies_what_it_leads_and_halts_what_was_created_again() {
     );
     assert_eq!(mine[0].halt, None);
     assert!(
-        assignments(FLOW, &source(&[("orders", 2, 2)]), &known, &view, 2)[0]
+        assignments(&names(), (FLOW, &source(&[("orders", 2, 2)])), &known, &view, 2)[0]
             .halt
             .is_some()
     );
-    let halt = |missing: &Missing| assignments(FLOW, &source(&[]), missing, &view, 2)[0].halt.clone();
+    let halt = |missing: &Missing| {
+        assignments(&names(), (FLOW, &source(&[])), missing, &view, 2)[0]
+            .halt
+            .clone()
+    };
     let mut missing = Missing::default();
     assert_eq!(halt(&missing), None, "the look may be older than the mirror");
     missing.looked(FLOW, &source(&[]), &view, Duration::from_secs(10));

@@ -16,7 +16,7 @@
 //!          rescue: at a source that returned, what its target never got is kept
 //! ```
 //!
-//! Deciding code (`naming`, `discovery`, `source::track`, `source::batches`, `checkpoint`, `status`) is pure; read it first.
+//! Deciding code (`naming`, `matching`, `discovery`, `source::track`, `source::batches`, `checkpoint`, `status`) is pure; read it first.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod board;
@@ -34,6 +34,7 @@ mod flow;
 pub mod formats;
 mod gauges;
 mod heartbeat;
+pub mod matching;
 pub mod metrics;
 pub mod naming;
 mod passes;

@@ -54,22 +54,44 @@ impl Names {
         })
     }
 
-    /// What a source topic is called here, or why it is not mirrored. `internal` is the source's own word for it.
+    /// What a topic is called here of a source that does not say which of its topics are mirrors, or why it is not mirrored.
+    /// `internal` is the source's own word for it.
     pub fn topic(&self, topic: &str, internal: bool) -> Result<String, NotMirrored> {
-        if self.is_heartbeats(topic) {
-            return Ok(format!("{}{}{topic}", self.source_cluster, self.separator()));
+        if self.takes_topic(topic, internal) && self.came_from_here(topic) {
+            return Err(NotMirrored::Loop);
         }
-        if internal || !self.topics.takes(topic) || self.is_remote_heartbeats(topic) {
+        self.named(topic, internal)
+    }
+
+    /// Whether the filters take a source topic.
+    pub fn takes_topic(&self, topic: &str, internal: bool) -> bool {
+        let filtered = !internal && self.topics.takes(topic) && !self.is_remote_heartbeats(topic);
+        self.is_heartbeats(topic) || filtered
+    }
+
+    /// What a source topic is called here, wherever it comes from, or why it cannot be mirrored.
+    pub fn named(&self, topic: &str, internal: bool) -> Result<String, NotMirrored> {
+        if !self.takes_topic(topic, internal) {
             return Err(NotMirrored::Unmatched);
         }
-        if self.comes_from_here(topic) {
-            return Err(NotMirrored::Loop);
+        if self.is_heartbeats(topic) {
+            return Ok(format!("{}{}{topic}", self.source_cluster, self.separator()));
         }
         let name = self.naming.target_topic(&self.source_cluster, topic);
         if name.len() > MAX_TOPIC_NAME {
             return Err(NotMirrored::TooLong { name });
         }
         Ok(name)
+    }
+
+    /// What the source is called.
+    pub fn source_cluster(&self) -> &str {
+        &self.source_cluster
+    }
+
+    /// Whether topics are called here what they are called at the source.
+    pub fn keep_names(&self) -> bool {
+        self.naming == Naming::Identity
     }
 
     /// Whether a group's positions are mirrored.
@@ -93,8 +115,9 @@ impl Names {
     }
 
     /// With prefixes the name says where a topic came from: what came from here must not return (MirrorMaker 2's cycle
-    /// rule). Identity names say nothing; there the binding of the existing topic refuses it.
-    fn comes_from_here(&self, topic: &str) -> bool {
+    /// rule). Identity names say nothing; there the binding of the existing topic refuses it. Only for topics of clusters that
+    /// say nothing better.
+    pub fn came_from_here(&self, topic: &str) -> bool {
         let Naming::Prefix { separator } = &self.naming else {
             return false;
         };

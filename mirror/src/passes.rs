@@ -189,9 +189,22 @@ async fn picture(
         .flatten()
         .map(|committed| committed.topic.as_str())
         .collect();
+    let elsewhere = flow.board.elsewhere();
+    let bound: BTreeMap<&str, &str> = view
+        .topics_of(&flow.name)
+        .map(|(topic, bound)| (bound.source_topic.as_str(), topic.name.as_str()))
+        .collect();
     for topic in topics {
-        let Ok(name) = flow.names.topic(topic, false) else {
+        // What comes by another way has its positions from there.
+        if elsewhere.contains(topic) || !flow.names.takes_topic(topic, false) {
             continue;
+        }
+        let name = match bound.get(topic) {
+            Some(name) => (*name).to_owned(),
+            None => match flow.names.topic(topic, false) {
+                Ok(name) => name,
+                Err(_) => continue,
+            },
         };
         let bound = view.topics.get(&name);
         let ours = bound.filter(|bound| {

@@ -314,6 +314,7 @@ impl Inner {
                 FlowSource::Kafka(_) => self.pace.kafka,
             },
             pass: tokio::sync::Mutex::default(),
+            origins: Mutex::default(),
         });
         let cancel = self.cancel.child_token();
         tracing::info!(flow = name, "flow begins on this daemon");
@@ -583,6 +584,7 @@ impl Inner {
         };
         report.observation = flow.board.observation();
         report.problems.extend(flow.board.problems());
+        report.notes.extend(flow.board.notes());
         let now_ms = self.target.clock().now_ms();
         report.problems.extend(partition_problems(&flow.board, now_ms));
         report

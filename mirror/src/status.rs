@@ -35,6 +35,9 @@ pub struct FlowStatus {
     /// What needs attention, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What is as it should be and may still surprise, one sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// What an operator has stand still.
     #[serde(default)]
     pub paused: Vec<Paused>,
@@ -190,6 +193,9 @@ pub struct DaemonReport {
     pub observation: Option<Observation>,
     /// What needs attention.
     pub problems: Vec<String>,
+    /// What does not.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A mirror partition as its leader sees it.
@@ -278,6 +284,13 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
     problems.extend(known.unreachable.clone());
     problems.sort();
     problems.dedup();
+    let mut notes: Vec<String> = known
+        .reports
+        .iter()
+        .flat_map(|report| report.notes.iter().cloned())
+        .collect();
+    notes.sort();
+    notes.dedup();
     let state = match state {
         FlowState::Paused => "paused",
         FlowState::SwitchingOver => "switching-over",
@@ -299,6 +312,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
             .map_or(0, |observation| observation.topics),
         groups: group_counts(&known.reports),
         problems,
+        notes,
         paused: known.paused.clone(),
         switchover: known.switchover.as_ref().and_then(SwitchoverLine::of),
         failback: known.failback.as_ref().map(FailbackLine::of),

@@ -14,10 +14,11 @@ use tokio_util::task::TaskTracker;
 use tradewind_wire::flow::FlowSource;
 use tradewind_wire::ids::NodeId;
 
-use crate::discovery::{Action, Assigned, Matches, Missing, actions, assignments, matches};
+use crate::discovery::{Action, Assigned, Missing, actions, assignments};
 use crate::flow::{Flow, LOOK_TIMEOUT};
 use crate::formats::checkpoints_topic;
 use crate::gauges;
+use crate::matching::Matches;
 use crate::source::fetch::{self, LinkContext};
 use crate::source::push;
 use crate::source::{SourceConfig, SourceTopics};
@@ -77,11 +78,12 @@ pub(crate) async fn run(flow: Arc<Flow>, cancel: CancellationToken) {
 }
 
 async fn after_look(flow: &Flow, steward: &mut Steward, topics: &SourceTopics, at_ms: i64) {
-    let matches = matches(&flow.names, topics);
+    let matches = flow.matches(topics);
     if flow.target.view().steward() == Some(flow.target.node_id()) {
         steward.act(flow, &matches).await;
     } else {
         flow.board.set_problems("discovery", Vec::new());
+        flow.board.set_notes("discovery", Vec::new());
     }
     // For whoever asks when the source is gone; a status asked for now looks by itself.
     if let Err(error) = flow.observe_ends(&matches, at_ms).await {
@@ -121,7 +123,13 @@ impl Links {
         }
         let target = &self.flow.target;
         let mut by_leader: BTreeMap<NodeId, Vec<Assigned>> = BTreeMap::new();
-        for assigned in assignments(&self.flow.name, topics, missing, &target.view(), target.node_id()) {
+        for assigned in assignments(
+            &self.flow.names,
+            (&self.flow.name, topics),
+            missing,
+            &target.view(),
+            target.node_id(),
+        ) {
             // What has no leader there waits on any link, where it is at least reported.
             let leader = assigned
                 .source_leader
@@ -199,11 +207,10 @@ impl Steward {
         let (actions, mut problems) = actions(&flow.name, matches, &self.configs, &flow.target.view());
         let refused = &self.refused;
         let actions = actions.into_iter().filter_map(|action| without(refused, action));
-        let done: Vec<Done> =
-            futures::stream::iter(actions.map(|action| carry_out(flow.target.as_ref(), action)))
-                .buffer_unordered(CONCURRENT_ACTIONS)
-                .collect()
-                .await;
+        let done: Vec<Done> = futures::stream::iter(actions.map(|action| carry_out(flow, action)))
+            .buffer_unordered(CONCURRENT_ACTIONS)
+            .collect()
+            .await;
         for done in done {
             self.refused.extend(done.refused);
             problems.extend(done.problem);
@@ -215,6 +222,7 @@ impl Steward {
         );
         problems.extend(matches.problems.iter().cloned());
         flow.board.set_problems("discovery", problems);
+        flow.board.set_notes("discovery", matches.notes());
     }
 
     /// What groups need here before the first of them arrives.
@@ -287,7 +295,7 @@ fn without(refused: &BTreeSet<(String, String, Option<String>)>, action: Action)
             changes.retain(|(config, value)| !refused.contains(&key(&name, config, value.clone())));
             (!changes.is_empty()).then_some(Action::Configure { topic, name, changes })
         }
-        grow @ Action::Grow { .. } => Some(grow),
+        other @ (Action::Grow { .. } | Action::Origin { .. }) => Some(other),
     }
 }
 
@@ -297,7 +305,8 @@ struct Done {
     problem: Option<String>,
 }
 
-async fn carry_out(target: &dyn Target, action: Action) -> Done {
+async fn carry_out(flow: &Flow, action: Action) -> Done {
+    let target = flow.target.as_ref();
     let (name, result) = match action {
         Action::Create(new) => {
             let name = new.name.clone();
@@ -328,6 +337,14 @@ async fn carry_out(target: &dyn Target, action: Action) -> Done {
             name,
             partitions,
         } => (name, target.grow_topic(topic, partitions).await),
+        Action::Origin { topic, name, origin } => {
+            tracing::info!(
+                topic = name,
+                ?origin,
+                "the source says otherwise where it comes from"
+            );
+            (name, target.set_origin(&flow.name, topic, origin).await)
+        }
         Action::Configure { topic, name, changes } => return configure(target, topic, name, changes).await,
     };
     Done {

@@ -15,7 +15,7 @@ use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
 use tradewind_wire::failback::Failback;
-use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
+use tradewind_wire::flow::{FlowSpec, Lineage, Origin, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::{RegionCommand, RegionMove, Switchover, TopicFence};
 
@@ -61,6 +61,9 @@ pub trait Target: Send + Sync + 'static {
         topic: TopicId,
         changes: Vec<(String, Option<String>)>,
     ) -> Result<(), CommandError>;
+
+    /// Remembers where the records of a mirror topic of `flow` were first written.
+    async fn set_origin(&self, flow: &str, topic: TopicId, origin: Origin) -> Result<(), CommandError>;
 
     /// Records where new source epochs begin, in one command. Applying an entry raises the partition's leader epoch to at
     /// least the source's. Answers per entry, in order, the partition's leader epoch now, or why it was not entered
@@ -345,6 +348,8 @@ pub struct MirrorBinding {
     pub source_topic: String,
     /// The topic's id at the source when the mirror was created; zero if the source knows no ids.
     pub source_topic_id: TopicId,
+    /// Where its records were first written, as the source said last.
+    pub origin: Option<Origin>,
     /// Whether the topic was promoted: clients may write, the flow may not.
     pub promoted: bool,
 }

@@ -210,8 +210,8 @@ impl Mesh {
     }
 }
 
-/// How a cluster is named in the other's configuration, and whether a switchover there may take topics away.
-fn remote(other: &Cluster, may_fence: bool) -> String {
+/// How a cluster is named in another's configuration, and whether a switchover there may take topics away.
+pub fn remote(other: &Cluster, may_fence: bool) -> String {
     let addresses: Vec<String> = other
         .daemons
         .iter()

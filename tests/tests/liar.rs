@@ -290,8 +290,11 @@ fn each_lie_is_told_nothing_of_it_is_written_and_the_others_go_on() -> Result<()
     Ok(())
 }
 
+/// The last stable offset, the aborted transactions (producer id, first offset), and the batches below it.
+type Committed = (i64, Vec<(i64, i64)>, Vec<Batch>);
+
 /// What readers of committed records get: the last stable offset, the aborted transactions, and all batches below it.
-fn read_committed(west: &Cluster, topic: &str) -> Result<(i64, Vec<(i64, i64)>, Vec<Batch>)> {
+fn read_committed(west: &Cluster, topic: &str) -> Result<Committed> {
     let mut kafka = west.kafka();
     let address = kafka.leader(topic, 0, true)?;
     let request = FetchRequest {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tradewind_wire::drill::DrillNote;
-use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
+use tradewind_wire::flow::{FlowSpec, Lineage, Origin, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::region::RegionCommand;
 
@@ -163,6 +163,15 @@ pub enum Command {
         /// Its name.
         flow: String,
     },
+    /// The source says otherwise than before where the records of a mirror topic were first written.
+    SetOrigin {
+        /// The flow that writes the topic.
+        flow: String,
+        /// The topic.
+        topic: TopicId,
+        /// What it says now.
+        origin: Origin,
+    },
     /// New source epochs of mirror partitions, entered before their first batch is appended.
     Lineage {
         /// One per partition.
@@ -285,6 +294,9 @@ pub struct MirrorBinding {
     pub source_topic: String,
     /// The topic's id in the source; zero if the source knows none.
     pub source_topic_id: TopicId,
+    /// Where its records were first written; none if that was decided before anybody asked.
+    #[serde(default)]
+    pub origin: Option<Origin>,
 }
 
 /// Partitions to add.

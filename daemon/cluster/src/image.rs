@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tradewind_wire::drill::DrillNote;
 use tradewind_wire::failback::Failback;
-use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
+use tradewind_wire::flow::{FlowSpec, Lineage, Origin, Pause};
 use tradewind_wire::ids::{ClusterId, NodeId, TopicId};
 use tradewind_wire::region::{RegionMove, Switchover, TopicFence};
 
@@ -150,6 +150,9 @@ pub struct MirrorTopic {
     /// Whether an operator has it stand still, whatever the flow does.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// Where its records were first written, as its source said; none in what an earlier version made.
+    #[serde(default)]
+    pub origin: Option<Origin>,
 }
 
 /// Who writes a mirror topic.
@@ -327,6 +330,26 @@ impl Image {
         };
         let all = self.topics.values().flat_map(|topic| &topic.partitions);
         all.filter(holds).count()
+    }
+
+    /// Where the records of a mirror topic were first written; as far as that was never asked, what it was copied from.
+    pub fn origin(&self, topic: &Topic) -> Option<Origin> {
+        let mirror = topic.mirror.as_ref()?;
+        if let Some(origin) = &mirror.origin {
+            return Some(origin.clone());
+        }
+        let lineage = topic
+            .partitions
+            .iter()
+            .find_map(|partition| partition.lineage.last());
+        let source = mirror.flow.split("->").next().unwrap_or_default();
+        Some(Origin {
+            cluster_id: lineage.map_or_else(String::new, |lineage| lineage.source_cluster_id.clone()),
+            cluster: source.to_owned(),
+            topic: mirror.source_topic.clone(),
+            topic_id: mirror.source_topic_id,
+            tells: false,
+        })
     }
 
     /// The value of configuration `key` for `topic` as seen by `node`: the topic's own, the daemon's and the cluster's

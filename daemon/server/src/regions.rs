@@ -5,16 +5,17 @@
 //! could take something away. What a cluster that starts asks about itself is answered in `guard.rs`. Every rule of the steps is the metadata log's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tradewind_broker::groups::{MirroredCommit, MirroredFrom};
 use tradewind_broker::{Broker, OFFSETS_TOPIC};
 use tradewind_cluster::command::Command;
-use tradewind_cluster::image::{FlowState, Image};
+use tradewind_cluster::image::{FlowState, Image, Topic};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_transport::{FrameRx, FrameTx, Peer};
 use tradewind_wire::failback::History;
-use tradewind_wire::flow::{FlowSource, FlowSpec};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Provenance};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{
     GroupPosition, MoveState, RegionAnswer, RegionAsk, RegionCommand, RegionMove, RegionWish, SourceEnd,
@@ -144,6 +145,7 @@ impl Regions {
                 }
                 Err(refusal) => RegionAnswer::Refused(refusal),
             },
+            RegionWish::Origins => RegionAnswer::Origins(origins(&cluster.image())),
             RegionWish::PlanFailback => match self.may_fence(peer, &ask.flow) {
                 Ok(reverse) => plan_failback(&cluster.image(), &reverse),
                 Err(refusal) => RegionAnswer::Refused(refusal),
@@ -371,6 +373,19 @@ fn gave_way(image: &Image, flow: &str, took: Duration) -> RegionAnswer {
         took_ms,
         topics: ends(image, flow).into_keys().collect(),
     }
+}
+
+/// What each topic is: this cluster's own, or a mirror of what.
+fn origins(image: &Image) -> BTreeMap<TopicId, Provenance> {
+    let says = |topic: &Arc<Topic>| {
+        let says = match image.origin(topic) {
+            None => Provenance::Own,
+            Some(origin) if topic.is_mirroring() => Provenance::Mirror(origin),
+            Some(origin) => Provenance::Promoted(origin),
+        };
+        (topic.id, says)
+    };
+    image.topics.values().map(says).collect()
 }
 
 /// Whether this cluster could become the mirror of the one that took over. The rescue asks it again.

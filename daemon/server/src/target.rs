@@ -31,7 +31,7 @@ use tradewind_wire::audit::Audit;
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
-use tradewind_wire::flow::Pause;
+use tradewind_wire::flow::{Origin, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::RegionCommand;
 
@@ -140,6 +140,7 @@ impl Target for OwnCluster {
             flow: topic.binding.flow.clone(),
             source_topic: topic.binding.source_topic.clone(),
             source_topic_id: topic.binding.source_topic_id,
+            origin: topic.binding.origin.clone(),
         });
         match self.propose(Command::CreateTopic(create)).await {
             Err(CommandError::Conflict(_)) if self.is_bound(&topic.name, &topic.binding) => Ok(()),
@@ -195,6 +196,13 @@ impl Target for OwnCluster {
             changes: changes.into_iter().map(change).collect(),
         };
         self.propose(command).await.map(drop)
+    }
+
+    async fn set_origin(&self, flow: &str, topic: TopicId, origin: Origin) -> Result<(), CommandError> {
+        let flow = flow.to_owned();
+        self.propose(Command::SetOrigin { flow, topic, origin })
+            .await
+            .map(drop)
     }
 
     async fn enter_lineage(
@@ -544,6 +552,7 @@ fn topic_view(topic: &image::Topic) -> TopicView {
             flow: mirror.flow.clone(),
             source_topic: mirror.source_topic.clone(),
             source_topic_id: mirror.source_topic_id,
+            origin: mirror.origin.clone(),
             promoted: mirror.state == MirrorState::Promoted,
         }),
         paused: topic.mirror.as_ref().and_then(|mirror| mirror.paused.clone()),

@@ -20,7 +20,7 @@ use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use super::fetch::ANSWER_BYTES;
 use super::{
     Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds, SourceError,
-    SourceLeader, SourceTopic, SourceTopics, Told,
+    SourceLeader, SourceTopic, SourceTopics, Told, Word,
 };
 
 /// Groups asked about at once.
@@ -140,6 +140,7 @@ impl Source for KafkaSource {
                 SourceTopic {
                     id: topic.id,
                     internal: topic.internal,
+                    word: Word::Untold,
                     partitions: (0..count).map(leader).collect(),
                 },
             );

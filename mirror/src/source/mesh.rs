@@ -15,8 +15,8 @@ use tradewind_wire::region::{RegionAnswer, RegionAsk};
 
 use super::kafka::KafkaSource;
 use super::{
-    EpochEnd, FetchFrom, Fetched, PartitionOf, PushStream, Source, SourceConfig, SourceEnds, SourceError,
-    SourceTopics, Told,
+    EpochEnd, FetchFrom, Fetched, Origins, PartitionOf, PushStream, Source, SourceConfig, SourceEnds,
+    SourceError, SourceTopics, Told,
 };
 
 /// How long connecting to a source daemon and its welcome may take, all attempts together.
@@ -234,6 +234,18 @@ impl Source for MeshSource {
             }
         }
         Err(SourceError::Unreachable(failure))
+    }
+
+    async fn origins(&self, ask: &RegionAsk) -> Result<Option<Origins>, SourceError> {
+        match self.region(None, ask).await? {
+            RegionAnswer::Origins(topics) => Ok(Some(topics)),
+            // One of an earlier version does not know the question.
+            RegionAnswer::Refused(reason) => {
+                tracing::debug!(cluster = self.cluster, reason, "does not say what its topics are");
+                Ok(None)
+            }
+            other => Err(lost(format!("an answer to something else: {other:?}"))),
+        }
     }
 
     async fn open_push(&self, node: NodeId) -> Result<Box<dyn PushStream>, SourceError> {

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tradewind_wire::audit::{Audit, Auditor};
+use tradewind_wire::flow::Provenance;
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::mesh::{Follow, Push};
 use tradewind_wire::region::{RegionAnswer, RegionAsk};
@@ -69,6 +70,12 @@ pub trait Source: Send + Sync + 'static {
         items: bool,
     ) -> Result<Audit, SourceError> {
         audit_by_fetch(self, node, partition, bounds, items).await
+    }
+
+    /// What each of its topics is, by id; none if the source is none that says so. `ask` is a
+    /// [`Origins`](tradewind_wire::region::RegionWish::Origins).
+    async fn origins(&self, _ask: &RegionAsk) -> Result<Option<Origins>, SourceError> {
+        Ok(None)
     }
 
     /// The daemons of the source, as far as they are known.
@@ -149,6 +156,9 @@ async fn audit_by_fetch<S: Source + ?Sized>(
     Ok(auditor.finish(start, ends.high_watermark, None))
 }
 
+/// What topics of a source are, by their ids there.
+pub type Origins = BTreeMap<TopicId, Provenance>;
+
 /// One stream of the push protocol, from the reader's side.
 #[async_trait]
 pub trait PushStream: Send {
@@ -188,6 +198,27 @@ pub struct SourceTopic {
     pub internal: bool,
     /// Its partitions, by number.
     pub partitions: Vec<SourceLeader>,
+    /// What the source says of where its records were first written.
+    pub word: Word,
+}
+
+impl SourceTopic {
+    /// Whether the source says that a flow writes it there.
+    pub fn is_mirror(&self) -> bool {
+        matches!(self.word, Word::Says(Provenance::Mirror(_)))
+    }
+}
+
+/// What is known of where a source topic's records were first written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Word {
+    /// The source is none that says so: only the topic's name can tell.
+    #[default]
+    Untold,
+    /// The source would say, and has not yet.
+    Awaited,
+    /// It has said this.
+    Says(Provenance),
 }
 
 /// Who leads a partition of the source.

@@ -40,6 +40,7 @@ async fn asked() -> (Arc<FakeTarget>, Link, u32) {
             source_topic: "orders".into(),
             source_topic_id: id,
             promoted: false,
+            origin: None,
         },
     };
     target.create_mirror_topic(topic).await.unwrap();
@@ -103,11 +104,13 @@ fn data(handle: u32, prev_end: i64, high_watermark: i64, batches: Bytes) -> Push
 
 #[tokio::test]
 async fn what_a_lying_daemon_pushes_is_not_written() {
+    /// What it is called, its frame for a handle, whether histories were compared before, and what comes of it.
+    type Lie = (&'static str, fn(u32) -> Push, bool, Health, &'static str);
     let matched = |handle| Push::Match {
         handle,
         mark: mark(1),
     };
-    let lies: [(&str, fn(u32) -> Push, bool, Health, &str); 5] = [
+    let lies: [Lie; 5] = [
         (
             "records before histories were compared",
             |handle| data(handle, 0, 1, batch(0)),

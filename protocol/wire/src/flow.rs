@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::TopicId;
+
 /// The declaration of one flow, as it stands in the target's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowSpec {
@@ -75,6 +77,44 @@ impl Naming {
     }
 }
 
+/// Where the records of a mirror topic were first written: the first cluster of the chain, as far as anybody says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// That cluster's id, as its Metadata answers give it; empty if it has none.
+    pub cluster_id: String,
+    /// What the cluster that copies from it calls it.
+    pub cluster: String,
+    /// The topic's name there.
+    pub topic: String,
+    /// The topic's id there; zero if that cluster knows no topic ids.
+    pub topic_id: TopicId,
+    /// Whether that cluster says which of its topics are mirrors. If not, this one may be a mirror all the same.
+    pub tells: bool,
+}
+
+impl Origin {
+    /// Whether both are one topic of one cluster. Clusters without an id are never the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let ids_known = !self.topic_id.is_zero() && !other.topic_id.is_zero();
+        !self.cluster_id.is_empty()
+            && self.cluster_id == other.cluster_id
+            && self.topic == other.topic
+            && (!ids_known || self.topic_id == other.topic_id)
+    }
+}
+
+/// What a Tradewind cluster says of one of its topics when another one is about to copy it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// Its clients write it, and it was never a mirror.
+    Own,
+    /// A flow writes it.
+    Mirror(Origin),
+    /// Its clients write it; until a failover or switchover a flow did.
+    Promoted(Origin),
+}
+
 /// The topic that carries a cluster's heartbeats; in the target always prefixed, whatever the naming.
 pub const HEARTBEATS_TOPIC: &str = "heartbeats";
 
@@ -86,7 +126,7 @@ pub struct Lineage {
     /// The source cluster's id, as its Metadata answers give it.
     pub source_cluster_id: String,
     /// The source topic's id; zero if the source knows no topic ids.
-    pub source_topic_id: crate::ids::TopicId,
+    pub source_topic_id: TopicId,
     /// The source partition's leader epoch.
     pub source_epoch: i32,
     /// The first offset there that was read under this epoch.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::failback::{History, Kept, LoweredPosition, Tails};
-use crate::flow::FlowSpec;
+use crate::flow::{FlowSpec, Provenance};
 use crate::ids::TopicId;
 
 /// A switchover as the target's metadata log has it.
@@ -429,7 +429,7 @@ pub struct RegionAsk {
     pub flow: FlowSpec,
     /// The target's cluster id.
     pub cluster_id: String,
-    /// The attempt; 0 for [`RegionWish::Plan`].
+    /// The attempt; 0 for [`RegionWish::Plan`] and [`RegionWish::Origins`].
     pub attempt: u64,
     /// What it wants.
     pub wish: RegionWish,
@@ -476,6 +476,8 @@ pub enum RegionWish {
     /// Bring the positions of the groups coordinated by the daemon that is asked down to the cuts. Answered with
     /// [`RegionAnswer::Positions`], and no position in it.
     Lower,
+    /// To know which topics are mirrors, and of what. Changes nothing.
+    Origins,
 }
 
 /// What the source answers.
@@ -520,6 +522,8 @@ pub enum RegionAnswer {
         /// The topics that gave way, by id there.
         topics: Vec<TopicId>,
     },
+    /// What each topic is that the daemon knows of, by its id there.
+    Origins(BTreeMap<TopicId, Provenance>),
     /// Not now: ask again.
     NotYet(String),
     /// Never: a person has to change something.

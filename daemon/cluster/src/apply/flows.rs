@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tradewind_wire::failback::FailbackStep;
-use tradewind_wire::flow::{FlowSpec, Lineage, Pause};
+use tradewind_wire::flow::{FlowSpec, Lineage, Origin, Pause};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::SwitchStep;
 
@@ -22,6 +22,9 @@ const MAX_PATTERNS: usize = 1_000;
 
 /// How long the reason of a pause may be.
 const MAX_REASON: usize = 1_000;
+
+/// How long the names of an origin may be together.
+const MAX_ORIGIN_BYTES: usize = 4 << 10;
 
 /// How many source epochs a partition remembers; the oldest are forgotten. A source that elects once a minute takes a
 /// week to get there, and retention has long removed the first.
@@ -170,6 +173,34 @@ pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError
         });
     }
     image.flows.remove(name);
+    Ok(Outcome::Done)
+}
+
+/// Remembers where the records of a mirror topic were first written. What holds already changes nothing.
+pub(super) fn set_origin(
+    image: &mut Image,
+    name: &str,
+    id: TopicId,
+    origin: &Origin,
+) -> Result<Outcome, MetaError> {
+    let text = origin.cluster_id.len() + origin.cluster.len() + origin.topic.len();
+    if text > MAX_ORIGIN_BYTES {
+        return Err(MetaError::TooMany {
+            what: "the text of an origin".to_owned(),
+            limit: MAX_ORIGIN_BYTES,
+        });
+    }
+    let topic = topic(image, id)?;
+    if !writes(name, &topic) {
+        return Err(MetaError::NotMirroring(topic.name.clone()));
+    }
+    let mut changed = Topic::clone(&topic);
+    if let Some(mirror) = &mut changed.mirror {
+        mirror.origin = Some(origin.clone());
+    }
+    if changed != *topic {
+        image.topics.insert(id, Arc::new(changed));
+    }
     Ok(Outcome::Done)
 }
 

@@ -131,6 +131,7 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
         }
         Command::PauseTopic { flow, topic, pause } => flows::pause(image, flow, Some(topic), pause.clone()),
         Command::RemoveFlow { flow } => flows::remove(image, flow),
+        Command::SetOrigin { flow, topic, origin } => flows::set_origin(image, flow, *topic, origin),
         Command::Lineage { entries } => flows::lineage(image, entries),
         Command::BeginFailover { flow } => flows::begin_failover(image, at, flow),
         Command::RecordCut {

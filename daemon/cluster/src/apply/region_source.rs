@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tradewind_wire::failback::Tails;
-use tradewind_wire::flow::{FlowSpec, Lineage, Naming};
+use tradewind_wire::flow::{FlowSpec, Lineage, Naming, Origin};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, MovedTopic, PartitionEnd, RegionMove, TopicFence};
 
@@ -350,6 +350,13 @@ pub(super) fn complete(
             source_topic_id: moved.id,
             state: MirrorState::Mirroring,
             paused: None,
+            origin: Some(Origin {
+                cluster_id: which.0.to_owned(),
+                cluster: peer.clone(),
+                topic: moved.name.clone(),
+                topic_id: moved.id,
+                tells: true,
+            }),
         });
     }
     raise_epochs(

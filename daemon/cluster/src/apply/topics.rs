@@ -7,7 +7,7 @@ use tradewind_wire::ids::{NodeId, TopicId};
 
 use super::reassignment::MAX_REPLICAS;
 use super::{Position, topic};
-use crate::command::{CreateTopic, GrowTopic, MetaError, Outcome};
+use crate::command::{CreateTopic, GrowTopic, MetaError, MirrorBinding, Outcome};
 use crate::config;
 use crate::image::{FlowState, Image, MirrorState, MirrorTopic, Partition, Topic};
 use crate::placement::{candidates, place, too_many};
@@ -182,13 +182,36 @@ fn bind(image: &Image, create: &CreateTopic) -> Result<Option<MirrorTopic>, Meta
         return Ok(None);
     };
     flow_is_open(image, &binding.flow)?;
+    comes_once(image, create, binding)?;
     Ok(Some(MirrorTopic {
         flow: binding.flow.clone(),
         source_topic: binding.source_topic.clone(),
         source_topic_id: binding.source_topic_id,
         state: MirrorState::Mirroring,
         paused: None,
+        origin: binding.origin.clone(),
     }))
+}
+
+/// Two flows may find the same topic at the same moment, each as a copy that its source has of it: only one is made. What
+/// is first written at a flow's source is that flow's to copy.
+fn comes_once(image: &Image, create: &CreateTopic, binding: &MirrorBinding) -> Result<(), MetaError> {
+    let source = image.flows.get(&binding.flow).map(|flow| flow.source.as_str());
+    let Some(origin) = binding
+        .origin
+        .as_ref()
+        .filter(|origin| source != Some(origin.cluster.as_str()))
+    else {
+        return Ok(());
+    };
+    let same = |topic: &Arc<Topic>| {
+        let known = topic.mirror.as_ref().and_then(|mirror| mirror.origin.as_ref());
+        known.is_some_and(|known| known.is_same(origin))
+    };
+    if image.topics.values().any(same) {
+        return Err(MetaError::TopicExists(create.name.clone()));
+    }
+    Ok(())
 }
 
 fn flow_is_open(image: &Image, name: &str) -> Result<(), MetaError> {

@@ -32,6 +32,7 @@ fn mirrored() -> Log {
         flow: "east->west".to_owned(),
         source_topic: "orders".to_owned(),
         source_topic_id: TopicId([3; 16]),
+        origin: None,
     });
     log.must(&Command::CreateTopic(create));
     log

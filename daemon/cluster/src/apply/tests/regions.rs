@@ -43,6 +43,7 @@ pub(super) fn west() -> Log {
         flow: FLOW.to_owned(),
         source_topic: "orders".to_owned(),
         source_topic_id: THERE,
+        origin: None,
     });
     log.must(&Command::CreateTopic(create));
     log
