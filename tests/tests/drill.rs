@@ -43,8 +43,9 @@ fn begin(folder: &Path, daemons: i32) -> Result<(Mesh, Load)> {
         Ok(Some(()))
     })?;
     wait::until_true("the west has closed segments", 60, || {
-        let ends = mesh.west.kafka().ends("east.orders", PARTITIONS)?;
-        Ok(ends.iter().all(|end| *end > 800))
+        let mut kafka = mesh.west.kafka();
+        let mut ends = (0..PARTITIONS).map(|partition| kafka.end("east.orders", partition));
+        ends.try_fold(true, |all, end| Ok(all && end? > 800))
     })?;
     Ok((mesh, load))
 }
