@@ -6,7 +6,7 @@
 //!
 //! Nobody sees the branch: it has an id of its own and no place in the metadata, no follower and no client. The log that it
 //! came from is only read, and goes on taking what is mirrored. The branch is gone when the rehearsal ends, however it ends;
-//! what a crash leaves the next start removes ([`DataDir`](tradewind_log::DataDir)).
+//! what a crash leaves the next start removes ([`DataDir`]).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,12 +6,19 @@
 //!
 //! The log reader never returns an error or a hole: openraft 0.9 does not survive either with its followers intact. It
 //! panics, which ends the process.
+//!
+//! openraft 0.9 gives each replication stream a reader of its own and leaves the streams of a leader that was deposed as they
+//! are, until this daemon leads again. Such a stream may go on where it stood in the old log, after the new leader has cut that
+//! log and written its own entries: a follower that has not heard of the new leader would put them behind entries that they do
+//! not follow. So a reader gives nothing any more once another vote was saved than the one under which it was made. openraft
+//! takes that for a heartbeat, and ends the stream when it next looks.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogState, RaftLogReader, StorageIOError};
@@ -51,6 +58,11 @@ pub(crate) struct Owner {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     db: Arc<Database>,
+    /// How often a vote for another leader was saved. It counts before that vote is on disk, hence before anything is done
+    /// to the log for the new leader.
+    leaders: Arc<AtomicU64>,
+    /// In a reader of a replication stream: `leaders` when it was made.
+    made_under: Option<u64>,
 }
 
 impl LogStore {
@@ -59,7 +71,11 @@ impl LogStore {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let db = builder.create(path).map_err(other)?;
-        let store = Self { db: Arc::new(db) };
+        let store = Self {
+            db: Arc::new(db),
+            leaders: Arc::default(),
+            made_under: None,
+        };
         store.commit(Sync::TwoPhase, |txn| {
             txn.open_table(LOG)?;
             txn.open_table(FACTS)?;
@@ -167,6 +183,12 @@ impl LogStore {
         Ok(entries)
     }
 
+    /// Whether this reader's stream is that of a leader who may have been deposed.
+    fn is_stale(&self) -> bool {
+        let now = self.leaders.load(Ordering::SeqCst);
+        self.made_under.is_some_and(|then| then != now)
+    }
+
     fn last(&self) -> io::Result<Option<LogId>> {
         let txn = self.db.begin_read().map_err(other)?;
         let table = txn.open_table(LOG).map_err(other)?;
@@ -222,6 +244,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
         let entries = whole(self.read(start..end, READ_BYTES_MAX));
+        // After the read: what it has read may be what the next leader wrote.
+        if self.is_stale() {
+            return Ok(Vec::new());
+        }
         let first = entries.first().map(|entry| entry.log_id.index);
         assert!(
             start >= end || first == Some(start),
@@ -260,12 +286,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn get_log_reader(&mut self) -> Self {
-        self.clone()
+        Self {
+            made_under: Some(self.leaders.load(Ordering::SeqCst)),
+            ..self.clone()
+        }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        self.blocking(move |store| store.put_fact(VOTE, &vote, Sync::TwoPhase))
+        let save = move |store: Self| {
+            let before: Option<Vote> = store.fact(VOTE)?;
+            if before.map(|before| before.leader_id) != Some(vote.leader_id) {
+                store.leaders.fetch_add(1, Ordering::SeqCst);
+            }
+            store.put_fact(VOTE, &vote, Sync::TwoPhase)
+        };
+        self.blocking(save)
             .await
             .map_err(|error| failure(ErrorSubject::Vote, ErrorVerb::Write, &error))
     }
@@ -338,7 +374,47 @@ fn other(error: impl Into<redb::Error>) -> io::Error {
 mod tests {
     use std::collections::BTreeSet;
 
+    use openraft::{CommittedLeaderId, EntryPayload};
+
     use super::*;
+
+    fn write(store: &LogStore, term: u64, indexes: std::ops::RangeInclusive<u64>) {
+        let entry = |index| Entry {
+            log_id: LogId::new(CommittedLeaderId::new(term, 1), index),
+            payload: EntryPayload::Blank,
+        };
+        let rows: Vec<_> = indexes
+            .map(|index| (index, encode(&entry(index)).unwrap()))
+            .collect();
+        store.append_entries(&rows).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_a_deposed_leader_reads_nothing_of_what_the_next_one_wrote() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut store = LogStore::open(&dir.path().join("meta.redb")).unwrap();
+        let terms = |entries: Vec<Entry>| -> Vec<_> {
+            let ids = entries.iter().map(|entry| entry.log_id);
+            ids.map(|id| (id.leader_id.term, id.index)).collect()
+        };
+        store.save_vote(&Vote::new(1, 1)).await.unwrap();
+        write(&store, 1, 1..=6);
+        let mut reader = store.get_log_reader().await;
+        // Its own vote, now granted, changes nothing.
+        store.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        let read = reader.limited_get_log_entries(4, 6).await.unwrap();
+        assert_eq!(terms(read), [(1, 4), (1, 5)]);
+
+        store.save_vote(&Vote::new_committed(2, 2)).await.unwrap();
+        let at = LogId::new(CommittedLeaderId::new(1, 1), 3);
+        store.truncate(at).await.unwrap();
+        assert!(reader.limited_get_log_entries(4, 6).await.unwrap().is_empty());
+        write(&store, 2, 3..=9);
+        assert!(reader.limited_get_log_entries(4, 6).await.unwrap().is_empty());
+        let mut next = store.get_log_reader().await;
+        let read = next.limited_get_log_entries(4, 6).await.unwrap();
+        assert_eq!(terms(read), [(2, 4), (2, 5)]);
+    }
 
     #[test]
     fn runs_keep_their_order_and_those_that_an_older_version_wrote_are_read() {
