@@ -320,7 +320,7 @@ pub fn told_to_leave(kafka: &mut Kafka) -> bool {
     told.is_ok_and(|code| code == ErrorCode::RebootstrapRequired.code())
 }
 
-/// A cluster that was left: it refuses writes and commits in the words that send clients away, and can be read.
+/// A cluster that was left: it refuses writes, deletions and commits in the words that send clients away, and can be read.
 pub fn has_left(cluster: &Cluster) -> Result<()> {
     let mut kafka = cluster.kafka();
     let batch = load::numbered_batch(Codec::None, None, 7, 0)?;
@@ -328,6 +328,14 @@ pub fn has_left(cluster: &Cluster) -> Result<()> {
     ensure!(
         refusal(&written) == Some(ErrorCode::NotLeaderOrFollower),
         "{written:#}"
+    );
+    let deleted = kafka
+        .delete_records(TOPIC, 0, 1)
+        .err()
+        .context("records are deleted")?;
+    ensure!(
+        refusal(&deleted) == Some(ErrorCode::NotLeaderOrFollower),
+        "{deleted:#}"
     );
     let committed = kafka
         .commit("another", TOPIC, &[(0, 1)])

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tradewind_log::{BranchLimits, DataDir, Log, LogEnv};
+use tradewind_log::{BranchLimits, DataDir, Log, LogEnv, TailCache};
 use tradewind_wire::audit::{AuditItem, Auditor, RangeDigest};
 use tradewind_wire::batch::{Batch, BatchBuilder, TimestampType, split};
 use tradewind_wire::clock::Clock;
@@ -52,6 +52,8 @@ pub(crate) async fn rehearse(
     let place = place.map_err(|error| error.to_string())?;
     let mut env = LogEnv::new(Arc::clone(&inner.clock));
     env.room = Arc::clone(&inner.room);
+    // The canary is read from the file, and the metric of the cache is that of the real logs.
+    env.tail = Arc::new(TailCache::new(0));
     let data_dir = Arc::clone(&inner.data_dir);
     let id = TopicId::random(inner.rng.as_ref());
     let working = tokio::task::spawn_blocking(move || {

@@ -186,6 +186,7 @@ impl BootGuard {
     async fn ask_peer(&self, peer: &Peer) {
         let mut turn = 0;
         loop {
+            let mut is_above = false;
             let waits = self.broker.guard().waits(&peer.name);
             if waits || self.is_steward() {
                 let asked = tokio::time::timeout(PEER_TIMEOUT, self.ask_one(peer, &mut turn, waits));
@@ -193,16 +194,23 @@ impl BootGuard {
                     .await
                     .unwrap_or_else(|_| Err("it does not answer".to_owned()))
                 {
-                    Ok(()) => String::new(),
+                    Ok(above) => {
+                        is_above = above.is_some();
+                        above.unwrap_or_default()
+                    }
                     Err(problem) => {
                         turn += 1;
-                        self.broker.guard().note(&peer.name, problem.clone());
                         problem
                     }
                 };
+                if !problem.is_empty() {
+                    self.broker.guard().note(&peer.name, problem.clone());
+                }
                 peer.heard.lock().1 = problem;
             }
-            let pause = if self.broker.guard().waits(&peer.name) {
+            // Who has answered that it took over is not asked as often as who may answer any moment: each certain answer
+            // is an entry in its metadata log.
+            let pause = if self.broker.guard().waits(&peer.name) && !is_above {
                 PAUSE
             } else {
                 STEWARD_PAUSE
@@ -211,8 +219,8 @@ impl BootGuard {
         }
     }
 
-    /// Asks one daemon of the other cluster, the next one in turn.
-    async fn ask_one(&self, peer: &Peer, turn: &mut usize, certain: bool) -> Result<(), String> {
+    /// Asks one daemon of the other cluster, the next one in turn. Returns words if its region epoch is above ours.
+    async fn ask_one(&self, peer: &Peer, turn: &mut usize, certain: bool) -> Result<Option<String>, String> {
         let cluster = self.broker.cluster();
         let mut nodes = peer.source.nodes();
         if nodes.is_empty() || *turn >= nodes.len() {
@@ -240,10 +248,23 @@ impl BootGuard {
                 if certain {
                     self.broker.guard().heard(&peer.name, region_epoch, own);
                 }
-                if region_epoch <= own && image.copied.get(&peer.name) != copied.as_ref() {
-                    self.remember(&peer.name, copied).await;
+                let above = region_epoch > own;
+                let known = image.copied.get(&peer.name);
+                if copied.as_ref().is_some_and(|copied| !copied.is_bounded()) {
+                    return Err("it copies by more patterns than can be remembered".to_owned());
                 }
-                Ok(())
+                // That it copies nothing any more would end the guard of the next start.
+                let is_sound = copied.is_some() || (certain && !above);
+                if is_sound && known != copied.as_ref() {
+                    self.remember(&peer.name, copied).await;
+                } else if !certain && copied.is_none() && known.is_some() && !above {
+                    return Box::pin(self.ask_one(peer, turn, true)).await;
+                }
+                Ok(above.then(|| {
+                    format!(
+                        "its region epoch is {region_epoch}, ours {own}: it has taken over what is ours here"
+                    )
+                }))
             }
             RegionAnswer::NotYet(reason) | RegionAnswer::Refused(reason) => Err(reason),
             _ => Err("it answered something else".to_owned()),

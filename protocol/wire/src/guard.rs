@@ -15,6 +15,21 @@ pub struct Copied {
     pub topics_exclude: Vec<String>,
 }
 
+impl Copied {
+    /// How many patterns there may be in each list, and how many bytes they may have together: as in a flow's declaration.
+    pub const MAX_PATTERNS: usize = 1_000;
+    /// See [`Self::MAX_PATTERNS`].
+    pub const MAX_BYTES: usize = 64 << 10;
+
+    /// Whether it may be remembered: what another cluster says has no bound of its own.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        let lists = [&self.topics, &self.topics_exclude];
+        let bytes: usize = lists.iter().flat_map(|list| list.iter()).map(String::len).sum();
+        bytes <= Self::MAX_BYTES && lists.iter().all(|list| list.len() <= Self::MAX_PATTERNS)
+    }
+}
+
 /// An operator's word that clients may write although a cluster has not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unguarded {

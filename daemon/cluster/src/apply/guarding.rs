@@ -12,8 +12,6 @@ use crate::image::Image;
 
 /// How many other clusters are remembered.
 const MAX_PEERS: usize = 1_000;
-/// How long the patterns of one cluster may be together, as in the declaration of a flow.
-const MAX_PATTERN_BYTES: usize = 64 << 10;
 /// How many characters of a reason are kept.
 const MAX_REASON: usize = 1_000;
 /// How long the name of a cluster may be, in bytes.
@@ -25,9 +23,8 @@ pub(super) fn copied(image: &mut Image, peer: &str, copied: Option<&Copied>) -> 
         image.copied.remove(peer);
         return Ok(Outcome::Done);
     };
-    let patterns = copied.topics.iter().chain(&copied.topics_exclude);
-    if patterns.map(String::len).sum::<usize>() > MAX_PATTERN_BYTES {
-        return Err(too_many("bytes of patterns", MAX_PATTERN_BYTES));
+    if !copied.is_bounded() {
+        return Err(too_many("bytes of patterns", Copied::MAX_BYTES));
     }
     may_enter(image.copied.len(), image.copied.contains_key(peer), peer)?;
     image.copied.insert(peer.to_owned(), copied.clone());

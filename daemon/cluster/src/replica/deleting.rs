@@ -19,9 +19,18 @@ use super::{CommitError, Replica, ReplicaError, Role};
 /// How long a deletion waits for this daemon's own disk, whatever the request's timeout.
 const OWN_DISK: Duration = Duration::from_secs(10);
 
+/// Who deletes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Client,
+    /// What was deleted at the source of a mirror.
+    Flow,
+}
+
 impl Replica {
     /// Lets the log begin at `offset`, or at the high watermark if there is none. Returns where it is to begin, and the
-    /// leader epoch to wait in with [`Self::records_deleted`]. An offset below the log start changes nothing.
+    /// leader epoch to wait in with [`Self::records_deleted`]. An offset below the log start changes nothing. Fails with
+    /// [`ReplicaError::WritesFenced`] where clients may not append.
     ///
     /// Deletes files: not for a network thread.
     pub fn delete_records(&self, offset: Option<i64>) -> Result<(i64, i32), ReplicaError> {
@@ -30,7 +39,7 @@ impl Replica {
         if target < 0 || target > view.high_watermark {
             return Err(ReplicaError::OffsetOutOfRange { view });
         }
-        self.trim(target, view.epoch)?;
+        self.trim(target, view.epoch, By::Client)?;
         Ok((target, view.epoch))
     }
 
@@ -43,7 +52,7 @@ impl Replica {
         let target = offset.min(view.high_watermark);
         // Also where retention came first: a mirror of this mirror may still have it.
         if target > self.deleted_to(view.log_start) {
-            self.trim(target, leader_epoch)?;
+            self.trim(target, leader_epoch, By::Flow)?;
         }
         Ok(self.log.start())
     }
@@ -62,10 +71,14 @@ impl Replica {
         }
     }
 
-    fn trim(&self, target: i64, leader_epoch: i32) -> Result<(), ReplicaError> {
+    fn trim(&self, target: i64, leader_epoch: i32, by: By) -> Result<(), ReplicaError> {
         {
             let mut state = self.state.lock();
             self.leading(&state, Some(leader_epoch))?;
+            // As an append: what a fenced topic still has is another cluster's to keep.
+            if by == By::Client && state.settings.fenced {
+                return Err(ReplicaError::WritesFenced);
+            }
             if let Role::Leader(leadership) = &mut state.role {
                 leadership.hold_start(target);
             }
