@@ -24,7 +24,9 @@ use crate::peers::{Answer, Ask, ask_all};
 use crate::source::{Committed, SourceError};
 use crate::status::FailoverError;
 use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
-use crate::target::{CommandError, CommitOutcome, FlowState, GroupError, Target, TopicView, View};
+use crate::target::{
+    CommandError, CommitOutcome, FlowState, GroupError, MirrorBinding, Target, TopicView, View,
+};
 
 /// How soon a step that waits for something is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -184,11 +186,13 @@ pub(crate) fn agreed(answer: RegionAnswer) -> Result<(), Halt> {
     }
 }
 
-/// The topics that move, with their ids at the source.
-fn moving<'a>(view: &'a View, flow: &'a str) -> impl Iterator<Item = (&'a Arc<TopicView>, TopicId)> {
+/// The topics that move, with what they are at the source.
+fn moving<'a>(
+    view: &'a View,
+    flow: &'a str,
+) -> impl Iterator<Item = (&'a Arc<TopicView>, &'a MirrorBinding)> {
     let ours = view.topics_of(flow);
-    let data = ours.filter(|(_, bound)| !bound.promoted && bound.source_topic != HEARTBEATS_TOPIC);
-    data.map(|(topic, bound)| (topic, bound.source_topic_id))
+    ours.filter(|(_, bound)| !bound.promoted && bound.source_topic != HEARTBEATS_TOPIC)
 }
 
 /// What was promoted: by id at the source, what it is here.
@@ -210,7 +214,9 @@ fn moved_topics(view: &View, open: &Switchover) -> BTreeMap<TopicId, MovedTopic>
 }
 
 async fn fence_source(flow: &Flow, view: &View, attempt: u64) -> Result<RegionCommand, Halt> {
-    let ids: Vec<TopicId> = moving(view, &flow.name).map(|(_, there)| there).collect();
+    let ids: Vec<TopicId> = moving(view, &flow.name)
+        .map(|(_, bound)| bound.source_topic_id)
+        .collect();
     let (region_epoch, there) = match ask(flow, attempt, RegionWish::Fence(ids)).await? {
         RegionAnswer::Fenced { region_epoch, ends } => (region_epoch, ends),
         answer => {
@@ -220,7 +226,8 @@ async fn fence_source(flow: &Flow, view: &View, attempt: u64) -> Result<RegionCo
         }
     };
     let mut ends = BTreeMap::new();
-    for (topic, id) in moving(view, &flow.name) {
+    for (topic, bound) in moving(view, &flow.name) {
+        let id = bound.source_topic_id;
         let known = there.get(&id).map_or(&[][..], Vec::as_slice);
         let known: Option<Vec<_>> = known.iter().copied().collect();
         let known = known.ok_or_else(|| {
@@ -497,7 +504,18 @@ pub(crate) async fn begin(
     let state = view.flows.get(&flow.name).map(|flow| flow.state);
     if !matches!(state, Some(FlowState::SwitchingOver | FlowState::Promoted)) {
         healthy.map_err(refused)?;
-        let ids: Vec<TopicId> = moving(&view, &flow.name).map(|(_, there)| there).collect();
+        if let Some((topic, bound)) =
+            moving(&view, &flow.name).find(|(_, bound)| !flow.names.takes_topic(&bound.source_topic, false))
+        {
+            return Err(refused(format!(
+                "{} is not copied any more, because the flow's filters do not take {}, and would never be whole: let them take it \
+                 again, or delete the mirror",
+                topic.name, bound.source_topic
+            )));
+        }
+        let ids: Vec<TopicId> = moving(&view, &flow.name)
+            .map(|(_, bound)| bound.source_topic_id)
+            .collect();
         let plan = tokio::time::timeout(PLAN_TIMEOUT, ask(flow, 0, RegionWish::Plan(ids))).await;
         let plan = plan.map_err(|_| refused("the source does not answer in time".into()))?;
         let plan = plan.map_err(|error| refused(error.to_string()))?;

@@ -107,6 +107,9 @@ pub struct Track {
     last_epoch: Option<i32>,
     /// A lineage entry made for a batch that never came: (epoch, first offset). Not to be entered twice.
     entered: Option<(i32, i64)>,
+    /// Where the source's records of the newest lineage entry begin: no later entry may begin below. Above the records that
+    /// are read only where that entry tells of a gap further on.
+    entered_up_to: i64,
     /// Nothing is read until the assignment says so again.
     barred: bool,
     pending_gap: Option<Gap>,
@@ -168,6 +171,7 @@ impl Track {
             read_from: 0,
             last_epoch: None,
             entered: None,
+            entered_up_to: 0,
             barred: false,
             pending_gap: None,
             gap: None,
@@ -225,6 +229,10 @@ impl Track {
             .last()
             .filter(|entry| entry.target_first >= log.end && entry.source_cluster_id == self.cluster_id)
             .map(|entry| (entry.source_epoch, entry.target_first));
+        let newest = lineage.last().filter(|entry| {
+            entry.source_cluster_id == self.cluster_id && entry.source_topic_id == self.source.id
+        });
+        self.entered_up_to = newest.map_or(0, |entry| entry.source_first);
         let last = lineage.iter().rev().find(|entry| entry.target_first < log.end);
         self.last_epoch = last.map(|entry| entry.source_epoch);
         match last {
@@ -414,12 +422,16 @@ impl Track {
                 .take()
                 .is_some_and(|(epoch, first)| epoch == run.epoch && first <= run.first);
             let new = epoch != Some(run.epoch) && !entered || gap.is_some();
-            let lineage = new.then(|| Lineage {
-                target_first: gap.map_or(run.first, |gap| gap.from),
-                source_cluster_id: self.cluster_id.clone(),
-                source_topic_id: self.source.id,
-                source_epoch: run.epoch,
-                source_first: gap.map_or(run.first, |gap| gap.to.max(run.first)),
+            let begins = gap.map_or(run.first, |gap| gap.to.max(run.first));
+            let lineage = new.then(|| {
+                self.entered_up_to = self.entered_up_to.max(begins);
+                Lineage {
+                    target_first: gap.map_or(run.first, |gap| gap.from),
+                    source_cluster_id: self.cluster_id.clone(),
+                    source_topic_id: self.source.id,
+                    source_epoch: run.epoch,
+                    source_first: self.entered_up_to,
+                }
             });
             epoch = Some(run.epoch);
             writes.push_back(Write {

@@ -424,3 +424,45 @@ fn holes_in_a_compacted_topic_after_a_long_absence_are_a_recorded_gap() {
     let writes = track.on_fetched(records(0, 30, &[batch(25, 5, 5)]), 2_100);
     assert_eq!(writes[0].lineage, None);
 }
+
+/// The metadata log refuses an entry that begins at the source below the one before (`apply/flows.rs`), and such a refusal is
+/// final.
+#[test]
+fn a_hole_behind_a_change_of_epoch_leaves_entries_that_follow_each_other() {
+    let kept = Tombstones {
+        kept_ms: 1_000,
+        written_ms: Some(100),
+    };
+    let starts = |writes: &VecDeque<Write>| -> Vec<_> {
+        let entries = writes.iter().filter_map(|write| write.lineage.as_ref());
+        entries
+            .map(|entry| (entry.source_epoch, entry.target_first, entry.source_first))
+            .collect()
+    };
+    let read = |track: &mut Track, lineage: &[Lineage], parts: &[Bytes]| {
+        track.begin(log(10), lineage, 2_000);
+        track.on_tombstones(Some(kept), 2_000);
+        track.on_epoch_end(EpochEnd { epoch: 5, end: 15 }, 2_000);
+        let writes = track.on_fetched(records(0, 30, parts), 2_000);
+        if !writes.is_empty() {
+            return writes;
+        }
+        // Another epoch behind ours is compared first.
+        track.on_epoch_end(EpochEnd { epoch: 5, end: 15 }, 2_000);
+        track.on_fetched(records(0, 30, parts), 2_000)
+    };
+    let mut track = track();
+    let two = [batch(10, 5, 5), batch(15, 2, 6), batch(20, 4, 6)];
+    let writes = read(&mut track, &[entry(0, 5)], &two);
+    assert_eq!(starts(&writes), [(5, 10, 20), (6, 15, 20)]);
+
+    // The entry is there, its records are not; by now another leader of the source has them, and fewer holes.
+    let gap = Lineage {
+        target_first: 10,
+        source_first: 20,
+        ..entry(0, 5)
+    };
+    let whole = [batch(10, 8, 6), batch(18, 2, 7)];
+    let writes = read(&mut track, &[entry(0, 5), gap], &whole);
+    assert_eq!(starts(&writes), [(6, 10, 20), (7, 18, 20)]);
+}
