@@ -333,8 +333,10 @@ pub fn has_left(cluster: &Cluster) -> Result<()> {
         .delete_records(TOPIC, 0, 1)
         .err()
         .context("records are deleted")?;
+    // Fenced, or by now a mirror.
+    let told = [ErrorCode::NotLeaderOrFollower, ErrorCode::PolicyViolation];
     ensure!(
-        refusal(&deleted) == Some(ErrorCode::NotLeaderOrFollower),
+        refusal(&deleted).is_some_and(|code| told.contains(&code)),
         "{deleted:#}"
     );
     let committed = kafka
