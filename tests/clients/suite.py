@@ -4,8 +4,10 @@ Environment: SOURCE (bootstrap written to), READ (bootstrap read from), PREFIX (
 word that makes topic and group names new).
 """
 
+import faulthandler
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -15,6 +17,8 @@ READ = os.environ.get("READ") or SOURCE
 PREFIX = os.environ.get("PREFIX", "")
 RUN = os.environ.get("RUN") or f"r{os.getpid()}"
 MIRRORED = READ != SOURCE
+# Whoever ends a suite that takes too long shall learn what it was doing.
+faulthandler.register(signal.SIGTERM, all_threads=True, chain=True)
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
