@@ -5,6 +5,7 @@
 
 use tradewind_wire::flow::HEARTBEATS_TOPIC;
 
+use crate::board::PositionStatus;
 use crate::flow::Flow;
 use crate::metrics;
 use crate::source::track::Health;
@@ -29,6 +30,17 @@ pub(crate) struct Gauges {
     pub(crate) failed: usize,
     /// Partitions that lack records which the source had removed before they were copied.
     pub(crate) gapped: usize,
+    /// Group positions that this daemon keeps: the same record as at the source; not there yet; left alone; without meaning.
+    pub(crate) positions: Positions,
+}
+
+/// Group positions, by how they relate to those at the source.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Positions {
+    pub(crate) exact: usize,
+    pub(crate) pending: usize,
+    pub(crate) owned_here: usize,
+    pub(crate) unmapped: usize,
 }
 
 /// Sets the flow's gauges.
@@ -73,6 +85,14 @@ fn gauges(flow: &Flow) -> Gauges {
             all.lag_records = all.lag_records.saturating_add(behind);
             since_ms = since_ms.min(facts.behind_since_ms);
         }
+    }
+    for position in flow.board.groups().iter().flat_map(|groups| &groups.positions) {
+        *match position.status {
+            PositionStatus::Exact => &mut all.positions.exact,
+            PositionStatus::Pending => &mut all.positions.pending,
+            PositionStatus::OwnedHere => &mut all.positions.owned_here,
+            PositionStatus::Unmapped => &mut all.positions.unmapped,
+        } += 1;
     }
     all.lag_seconds = now_ms.saturating_sub(since_ms).max(0) as f64 / 1_000.0;
     all

@@ -51,6 +51,10 @@ pub const METRICS: &[(&str, &str)] = &[
         "tradewind_mirror_gapped_partitions",
         "Those that lack records which the source had removed before they were copied.",
     ),
+    (
+        "tradewind_mirror_group_positions",
+        "Group positions of a flow that this daemon keeps, by state: exact, pending, owned-here or unmapped.",
+    ),
 ];
 
 /// Batches were appended: their size, and how far the log end moved.
@@ -94,4 +98,13 @@ pub(crate) fn flow(name: &str, now: &Gauges) {
         gauge!("tradewind_mirror_partitions", "flow" => flow(), "state" => state).set(partitions as f64);
     }
     gauge!("tradewind_mirror_gapped_partitions", "flow" => flow()).set(now.gapped as f64);
+    let states = [
+        ("exact", now.positions.exact),
+        ("pending", now.positions.pending),
+        ("owned-here", now.positions.owned_here),
+        ("unmapped", now.positions.unmapped),
+    ];
+    for (state, positions) in states {
+        gauge!("tradewind_mirror_group_positions", "flow" => flow(), "state" => state).set(positions as f64);
+    }
 }

@@ -73,8 +73,10 @@ async fn live(settings: Settings, stdin: bool) -> Result<(), BootError> {
     signals::outlive_file_limit().map_err(BootError::failed)?;
     let tls = mesh_tls(&settings)?;
     let data_dir = open_data_dir(&settings.data_dir)?;
+    let expires_seconds = tls.expires_seconds();
     let ports = Ports::bind(&settings, tls)?;
     let handle = metrics::install().map_err(BootError::failed)?;
+    metrics::certificate(expires_seconds);
     let facts = Facts::new(handle, stop.drain.clone());
     let http_stop = CancellationToken::new();
     let http_task = tokio::spawn(http::serve(ports.http, facts.clone(), http_stop.clone()));

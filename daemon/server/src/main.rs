@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod demo;
 mod flows;
+mod gauges;
 mod guard;
 mod http;
 mod listener;

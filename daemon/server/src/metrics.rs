@@ -7,6 +7,8 @@
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::gauges::{LastDrill, Measured};
+
 /// Every metric of this crate with its help text.
 pub(crate) const METRICS: &[(&str, &str)] = &[
     (
@@ -26,6 +28,55 @@ pub(crate) const METRICS: &[(&str, &str)] = &[
         "Connections closed because of what they sent.",
     ),
     ("tradewind_ready", "Whether this daemon is ready (1) or not (0)."),
+    (
+        "tradewind_certificate_expiry_timestamp_seconds",
+        "When the first of this daemon's own certificates expires, in seconds since 1970.",
+    ),
+    ("tradewind_topics", "Topics of the cluster."),
+    ("tradewind_partitions", "Partitions of the cluster."),
+    (
+        "tradewind_leaderless_partitions",
+        "Partitions of the cluster without a leader.",
+    ),
+    (
+        "tradewind_under_replicated_partitions",
+        "Partitions of the cluster with a replica out of sync.",
+    ),
+    (
+        "tradewind_under_min_isr_partitions",
+        "Partitions of the cluster that refuse acks=all.",
+    ),
+    (
+        "tradewind_moving_partitions",
+        "Partitions of the cluster whose replicas are moved.",
+    ),
+    (
+        "tradewind_fenced_topics",
+        "Topics that clients may not write because another cluster has them or takes them over.",
+    ),
+    ("tradewind_daemons", "Daemons of the cluster, by state."),
+    ("tradewind_led_partitions", "Partitions that this daemon leads."),
+    ("tradewind_replicas", "Replicas on this daemon."),
+    (
+        "tradewind_out_of_sync_replicas",
+        "Replicas on this daemon that are not in sync.",
+    ),
+    (
+        "tradewind_mirror_state",
+        "1 for the state that a flow is in, 0 for the others.",
+    ),
+    (
+        "tradewind_mirror_drill_end_timestamp_seconds",
+        "When a flow's last drill ended, in seconds since 1970.",
+    ),
+    (
+        "tradewind_mirror_drill_passed",
+        "Whether a flow's last drill passed (1) or not (0).",
+    ),
+    (
+        "tradewind_mirror_drill_rto_seconds",
+        "How long a flow's last drill took until the last partition took a record.",
+    ),
 ];
 
 /// The metrics of every crate.
@@ -85,6 +136,51 @@ pub(crate) fn bad_frame() {
 
 pub(crate) fn ready(ready: bool) {
     metrics::gauge!("tradewind_ready").set(f64::from(u8::from(ready)));
+}
+
+/// When the first of our own certificates expires, in seconds since 1970.
+pub(crate) fn certificate(expires_seconds: i64) {
+    metrics::gauge!("tradewind_certificate_expiry_timestamp_seconds").set(expires_seconds as f64);
+}
+
+/// What the metadata say of the cluster and of this daemon.
+pub(crate) fn metadata(found: &Measured) {
+    let overview = &found.overview;
+    metrics::gauge!("tradewind_topics").set(overview.topics as f64);
+    metrics::gauge!("tradewind_partitions").set(overview.partitions as f64);
+    metrics::gauge!("tradewind_leaderless_partitions").set(overview.leaderless as f64);
+    metrics::gauge!("tradewind_under_replicated_partitions").set(overview.under_replicated as f64);
+    metrics::gauge!("tradewind_under_min_isr_partitions").set(overview.under_min_isr as f64);
+    metrics::gauge!("tradewind_moving_partitions").set(overview.moves.len() as f64);
+    metrics::gauge!("tradewind_fenced_topics").set(found.fenced_topics as f64);
+    for state in ["active", "stopping", "fenced", "not registered"] {
+        let daemons = overview
+            .daemons
+            .iter()
+            .filter(|daemon| daemon.state == state)
+            .count();
+        metrics::gauge!("tradewind_daemons", "state" => state).set(daemons as f64);
+    }
+    let [led, replicas, out_of_sync] = found.here;
+    metrics::gauge!("tradewind_led_partitions").set(led as f64);
+    metrics::gauge!("tradewind_replicas").set(replicas as f64);
+    metrics::gauge!("tradewind_out_of_sync_replicas").set(out_of_sync as f64);
+}
+
+/// The state of a flow among all that there are, and its last drill if there was one.
+pub(crate) fn flow(name: &str, states: [(&'static str, bool); 5], drill: Option<LastDrill>) {
+    let flow = || name.to_owned();
+    for (state, is) in states {
+        metrics::gauge!("tradewind_mirror_state", "flow" => flow(), "state" => state)
+            .set(f64::from(u8::from(is)));
+    }
+    if let Some(drill) = drill {
+        let passed = f64::from(u8::from(drill.passed));
+        metrics::gauge!("tradewind_mirror_drill_end_timestamp_seconds", "flow" => flow())
+            .set(drill.ended_seconds);
+        metrics::gauge!("tradewind_mirror_drill_passed", "flow" => flow()).set(passed);
+        metrics::gauge!("tradewind_mirror_drill_rto_seconds", "flow" => flow()).set(drill.rto_seconds);
+    }
 }
 
 /// From a cache hit to a stuck disk.

@@ -74,6 +74,7 @@ pub enum TlsError {
 pub struct MeshTls {
     cluster: String,
     node: i32,
+    expires_seconds: i64,
     server: Arc<QuicServerConfig>,
     client: Arc<QuicClientConfig>,
 }
@@ -107,6 +108,7 @@ impl MeshTls {
                 .verify(&chain[0], &chain[1..], UnixTime::now(), usage)
                 .map_err(|e| own_refused(&e, cert, ca))?;
         }
+        let expires_seconds = first_expiry(cert, &chain)?;
         let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| pem_error(key, e))?;
         let mismatch = |e: rustls::Error| TlsError::KeyMismatch {
             cert: cert.to_owned(),
@@ -119,6 +121,7 @@ impl MeshTls {
         Ok(Self {
             cluster,
             node,
+            expires_seconds,
             server,
             client,
         })
@@ -127,6 +130,11 @@ impl MeshTls {
     /// The cluster and node that this daemon's certificate names.
     pub fn identity(&self) -> (&str, i32) {
         (&self.cluster, self.node)
+    }
+
+    /// When the first of the certificates that it shows expires, in seconds since 1970.
+    pub fn expires_seconds(&self) -> i64 {
+        self.expires_seconds
     }
 
     pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
@@ -194,6 +202,19 @@ fn daemon_identity(path: &Path, cert: &CertificateDer<'_>) -> Result<(String, i3
             "the certificate carries no tradewind://<cluster>/<node> name".to_owned(),
         )),
     }
+}
+
+/// When the first of `chain` expires, in seconds since 1970.
+fn first_expiry(path: &Path, chain: &[CertificateDer<'_>]) -> Result<i64, TlsError> {
+    let mut first = i64::MAX;
+    for der in chain {
+        let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|e| TlsError::Content {
+            path: path.to_owned(),
+            problem: e.to_string(),
+        })?;
+        first = first.min(cert.validity().not_after.timestamp());
+    }
+    Ok(first)
 }
 
 /// At least one certificate, or an error.

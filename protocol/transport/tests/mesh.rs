@@ -605,7 +605,10 @@ fn a_daemon_whose_own_certificate_has_expired_says_so_when_it_starts() {
             .err()
             .map(|error| error.to_string())
     };
+    params.not_after = date_time_ymd(2500, 1, 1);
     assert_eq!(problem(&params), None);
+    let expires_seconds = MeshTls::load(&ca, &cert, &key, &[]).unwrap().expires_seconds();
+    assert_eq!(expires_seconds, 16_725_225_600);
     params.not_after = date_time_ymd(2020, 1, 1);
     let said = problem(&params).unwrap();
     assert!(said.contains("node.pem: the certificate has expired"), "{said}");

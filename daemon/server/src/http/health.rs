@@ -32,6 +32,9 @@ pub(super) async fn readyz(State(facts): State<Facts>) -> (StatusCode, Json<Read
 /// Everything that is counted, in Prometheus's text format.
 pub(super) async fn metrics(State(facts): State<Facts>) -> String {
     metrics::ready(readiness(&facts).ready);
+    if let Some(cluster) = facts.inner.cluster.get() {
+        facts.inner.gauges.publish(cluster);
+    }
     facts.inner.metrics.render()
 }
 

@@ -23,6 +23,7 @@ use tradewind_client::Client;
 use tradewind_cluster::Cluster;
 use tradewind_mirror::Mirror;
 
+use crate::gauges::Gauges;
 use crate::guard::BootGuard;
 
 /// What the answers are made from.
@@ -33,6 +34,7 @@ pub(crate) struct Facts {
 
 struct Inner {
     metrics: PrometheusHandle,
+    gauges: Gauges,
     cluster: OnceLock<Cluster>,
     mirror: OnceLock<Mirror>,
     guard: OnceLock<Arc<BootGuard>>,
@@ -48,6 +50,7 @@ impl Facts {
     pub(crate) fn new(metrics: PrometheusHandle, stopping: CancellationToken) -> Self {
         let inner = Inner {
             metrics,
+            gauges: Gauges::default(),
             cluster: OnceLock::new(),
             mirror: OnceLock::new(),
             guard: OnceLock::new(),

@@ -11,6 +11,7 @@ use serde_json::json;
 use tradewind_client::admin::GroupListing;
 use tradewind_cluster::Cluster;
 use tradewind_cluster::image::{DaemonState, FlowState, Image, Topic};
+use tradewind_cluster::overview::Overview;
 use tradewind_mirror::Mirror;
 use tradewind_mirror::status::{FailoverError, FlowStatus};
 use tradewind_wire::flow::FlowSpec;
@@ -60,24 +61,20 @@ pub(super) async fn status(State(facts): State<Facts>) -> Result<Json<Status>, R
         Some(mirror) => mirror.status().await,
         None => Vec::new(),
     };
-    let all = || image.topics.values().flat_map(|topic| &topic.partitions);
-    let leaderless = all().filter(|partition| partition.leader.is_none()).count();
-    let under_replicated = all()
-        .filter(|partition| partition.isr.len() < partition.replicas.len())
-        .count();
     let controller = cluster.metadata().controller();
+    let overview = Overview::of(&image, controller, None);
     Ok(Json(Status {
         cluster: cluster.cluster_name().to_owned(),
         cluster_id: image.cluster_id.map(|id| id.to_string()),
         node: cluster.node_id(),
         controller,
         topics: image.topics.len(),
-        partitions: all().count(),
-        leaderless,
-        under_replicated,
+        partitions: overview.partitions,
+        leaderless: overview.leaderless,
+        under_replicated: overview.under_replicated,
         nodes: nodes(cluster, &image),
         attention: {
-            let mut all = attention(cluster, &image, &flows, controller, leaderless, under_replicated);
+            let mut all = attention(cluster, &image, &flows, &overview);
             all.extend(guard::attention(&facts));
             all
         },
@@ -113,16 +110,9 @@ fn nodes(cluster: &Cluster, image: &Image) -> Vec<NodeStatus> {
     nodes
 }
 
-fn attention(
-    cluster: &Cluster,
-    image: &Image,
-    flows: &[FlowStatus],
-    controller: Option<i32>,
-    leaderless: usize,
-    under_replicated: usize,
-) -> Vec<String> {
+fn attention(cluster: &Cluster, image: &Image, flows: &[FlowStatus], overview: &Overview) -> Vec<String> {
     let mut attention = Vec::new();
-    if controller.is_none() {
+    if overview.controller.is_none() {
         attention.push("no controller: changes wait until most daemons are back".to_owned());
     }
     if cluster.disk_is_full() {
@@ -134,13 +124,20 @@ fn attention(
     for node in nodes(cluster, image).iter().filter(|node| node.state != "active") {
         attention.push(format!("daemon {} is {}", node.id, node.state));
     }
-    if leaderless > 0 {
-        attention.push(format!("{leaderless} partitions have no leader"));
-    }
-    if under_replicated > 0 {
-        attention.push(format!(
-            "{under_replicated} partitions have fewer copies in sync than they should"
-        ));
+    for (count, what) in [
+        (overview.leaderless, "have no leader"),
+        (
+            overview.under_replicated,
+            "have fewer copies in sync than they should",
+        ),
+        (
+            overview.under_min_isr,
+            "refuse acks=all: too few copies are in sync",
+        ),
+    ] {
+        if count > 0 {
+            attention.push(format!("{count} partitions {what}"));
+        }
     }
     for (flow, known) in &image.moves {
         match known.state {
