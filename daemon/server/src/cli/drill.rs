@@ -7,7 +7,7 @@ use tradewind_mirror::drill_report::{DrillReport, DrilledPartition};
 
 use super::args::DrillArgs;
 use super::http::post;
-use super::{Failure, Output, drill_page};
+use super::{Failure, Output, page};
 
 /// What a drill may take besides its own time.
 const MARGIN: Duration = Duration::from_secs(90);
@@ -23,11 +23,7 @@ pub(super) fn run(args: &DrillArgs, output: Output) -> Result<u8, Failure> {
     });
     let report: DrillReport = post(&args.at, "/v1/drill", &body, args.time_limit + MARGIN)?;
     output.text(&report, &told(&report))?;
-    if let Some(file) = &args.html {
-        std::fs::write(file, drill_page::page(&report))
-            .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
-        eprintln!("the report is in {}", file.display());
-    }
+    page::save(&args.page, || page::drill::page(&report))?;
     Ok(u8::from(!report.passed))
 }
 

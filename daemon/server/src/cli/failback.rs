@@ -7,7 +7,7 @@ use tradewind_mirror::failback_report::FailbackReport;
 use super::args::FailbackArgs;
 use super::http::post;
 use super::switchover::{BEGIN_TIMEOUT, encoded, watch};
-use super::{Failure, Output};
+use super::{Failure, Output, page};
 
 /// Exit code 0 when the source is a mirror of this cluster.
 pub(super) fn run(args: &FailbackArgs, output: Output) -> Result<u8, Failure> {
@@ -16,6 +16,7 @@ pub(super) fn run(args: &FailbackArgs, output: Output) -> Result<u8, Failure> {
     let path = format!("/v1/failback?flow={}", encoded(&args.flow));
     let report = watch(&args.at, &path, begun, progress, |report| report.ended)?;
     output.text(&report, &summary(&report))?;
+    page::save(&args.page, || page::moves::failback(&report))?;
     Ok(0)
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tradewind_mirror::status::FailoverReport;
+use tradewind_wire::clock::Clock;
 
 use super::args::{FailoverArgs, HttpArgs};
-use super::{Failure, Output, mirror};
+use super::{Failure, Output, mirror, page};
+use crate::clock::SystemClock;
 
 /// `status`: exit code 1 if something needs attention.
 pub(super) fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
@@ -68,7 +70,10 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
         ));
     }
     let body = json!({ "flow": args.flow, "accept_loss": true });
+    let clock = SystemClock::new();
+    let begun = clock.monotonic();
     let report: FailoverReport = post(&args.at, "/v1/failover", &body, FAILOVER_TIMEOUT)?;
+    let took = clock.monotonic().saturating_sub(begun);
     let mut lines = format!("flow {} is promoted: clients may write here\n", report.flow);
     for topic in &report.topics {
         for partition in &topic.partitions {
@@ -100,6 +105,7 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
         lines += &format!("  {}: the source may have more\n", mirror::paused(paused));
     }
     output.text(&report, &lines)?;
+    page::save(&args.page, || page::moves::failover(&report, took))?;
     Ok(0)
 }
 

@@ -8,7 +8,7 @@ use tradewind_mirror::switchover_report::SwitchoverReport;
 
 use super::args::{HttpArgs, SwitchoverArgs};
 use super::http::{get, post};
-use super::{Failure, Output};
+use super::{Failure, Output, page};
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,6 +32,7 @@ pub(super) fn run(args: &SwitchoverArgs, output: Output) -> Result<u8, Failure> 
     let path = format!("/v1/switchover?flow={}", encoded(&args.flow));
     let report = watch(&args.at, &path, begun, progress, |report| report.ended)?;
     output.text(&report, &summary(&report))?;
+    page::save(&args.page, || page::moves::switchover(&report))?;
     Ok(u8::from(!report.promoted && !args.abort))
 }
 

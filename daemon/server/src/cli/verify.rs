@@ -12,7 +12,7 @@ use tradewind_wire::clock::Clock;
 
 use super::args::{HttpArgs, VerifyArgs};
 use super::http::post;
-use super::{Failure, Output};
+use super::{Failure, Output, page};
 use crate::clock::SystemClock;
 
 /// A look at the source, and a question to every daemon.
@@ -24,29 +24,29 @@ const TRIES: usize = 15;
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize)]
-struct Report {
-    flow: String,
+pub(super) struct Report {
+    pub(super) flow: String,
     /// When the source was looked at.
-    at_ms: i64,
+    pub(super) at_ms: i64,
     /// `same`, `different`, or `incomplete`: no difference found, but not everything could be looked at.
-    verdict: &'static str,
-    batches: u64,
-    bytes: u64,
-    partitions: Vec<Line>,
+    pub(super) verdict: &'static str,
+    pub(super) batches: u64,
+    pub(super) bytes: u64,
+    pub(super) partitions: Vec<Line>,
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
-    topic: String,
-    partition: i32,
+pub(super) struct Line {
+    pub(super) topic: String,
+    pub(super) partition: i32,
     /// Compared below this offset.
-    to: i64,
-    batches: u64,
-    bytes: u64,
-    differences: Vec<Stretch>,
-    skipped: Vec<Stretch>,
+    pub(super) to: i64,
+    pub(super) batches: u64,
+    pub(super) bytes: u64,
+    pub(super) differences: Vec<Stretch>,
+    pub(super) skipped: Vec<Stretch>,
     /// Why it was not compared to its end.
-    problem: Option<String>,
+    pub(super) problem: Option<String>,
 }
 
 /// Exit code 0 only if all that both sides keep is the same.
@@ -78,6 +78,7 @@ pub(super) fn verify(args: &VerifyArgs, output: Output) -> Result<u8, Failure> {
         partitions: lines,
     };
     output.text(&report, &told(&report))?;
+    page::save(&args.page, || page::verify::page(&report))?;
     Ok(u8::from(verdict != "same"))
 }
 
@@ -179,18 +180,17 @@ fn told(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn a_report_names_topic_partition_and_offsets() {
+    pub(in crate::cli) fn report(topic: &str) -> Report {
         let stretch = |from, to, what: &str| Stretch {
             from,
             to,
             what: what.to_owned(),
         };
         let line = Line {
-            topic: "east.orders".to_owned(),
+            topic: topic.to_owned(),
             partition: 3,
             to: 90,
             batches: 8,
@@ -199,16 +199,20 @@ mod tests {
             skipped: vec![stretch(0, 20, "not kept on both sides any more")],
             problem: Some("nobody answers".to_owned()),
         };
-        let report = Report {
+        Report {
             flow: "east->west".to_owned(),
             at_ms: 0,
             verdict: "different",
             batches: 8,
             bytes: 2_000_000,
             partitions: vec![line],
-        };
+        }
+    }
+
+    #[test]
+    fn a_report_names_topic_partition_and_offsets() {
         assert_eq!(
-            told(&report),
+            told(&report("east.orders")),
             "  ! east.orders-3  offsets 40 to 49: other batches here than at the source\n\
              \x20   east.orders-3  offsets 0 to 19 not compared: not kept on both sides any more\n\
              \x20 ! east.orders-3  not compared from offset 90 on: nobody answers\n\

@@ -371,6 +371,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
     #[command(flatten)]
+    pub(crate) page: PageArgs,
+    #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
 
@@ -396,6 +398,14 @@ pub(crate) struct ResumeArgs {
     pub(crate) at: HttpArgs,
 }
 
+/// Where else a report goes.
+#[derive(Debug, Args)]
+pub(crate) struct PageArgs {
+    /// Write the report to this file too, as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
 /// Arguments of `failover`.
 #[derive(Debug, Args)]
 pub(crate) struct FailoverArgs {
@@ -405,6 +415,8 @@ pub(crate) struct FailoverArgs {
     #[arg(long)]
     pub(crate) accept_loss: bool,
     #[command(flatten)]
+    pub(crate) page: PageArgs,
+    #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
 
@@ -413,6 +425,8 @@ pub(crate) struct FailoverArgs {
 pub(crate) struct FailbackArgs {
     /// The flow that was failed over, as `mirror status` names it: 'east->west'.
     pub(crate) flow: String,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
     #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
@@ -425,9 +439,8 @@ pub(crate) struct DrillArgs {
     /// Only this topic, by its name here or at the source; may be given several times.
     #[arg(long, value_name = "TOPIC")]
     pub(crate) topic: Vec<String>,
-    /// Write the report to this file too, as a page for a browser.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
     /// At most so many MiB are copied per partition: its active segment, up to the high watermark.
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     pub(crate) copy_limit: u64,
@@ -455,6 +468,8 @@ pub(crate) struct SwitchoverArgs {
     /// Give up what is under way, if clients do not write here yet.
     #[arg(long)]
     pub(crate) abort: bool,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
     #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
