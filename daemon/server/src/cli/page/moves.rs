@@ -5,6 +5,7 @@ use std::time::Duration;
 use tradewind_mirror::failback_report::FailbackReport;
 use tradewind_mirror::status::{FailoverReport, PromotedPosition};
 use tradewind_mirror::switchover_report::SwitchoverReport;
+use tradewind_wire::flow::HEARTBEATS_TOPIC;
 
 use super::{Page, number};
 use crate::cli::mirror;
@@ -12,7 +13,13 @@ use crate::cli::mirror;
 /// Of a failover; `took` is how long the command waited for it.
 pub(in crate::cli) fn failover(report: &FailoverReport, took: Duration) -> String {
     let mut page = Page::new("Failover", &report.flow, "clients write here", true);
-    let partitions = || report.topics.iter().flat_map(|topic| &topic.partitions);
+    // Nobody counts heartbeats, and how many are missing says nothing.
+    let heartbeats = format!(".{HEARTBEATS_TOPIC}");
+    let topics = report
+        .topics
+        .iter()
+        .filter(|topic| !topic.topic.ends_with(&heartbeats));
+    let partitions = || topics.clone().flat_map(|topic| &topic.partitions);
     let lost = partitions().try_fold(0, |sum: i64, partition| Some(sum + partition.lost_records?));
     page.facts(&[
         ("records known at the source that are not here", number(lost)),
@@ -215,10 +222,16 @@ mod tests {
         };
         let mut report = FailoverReport {
             flow: "east->west".to_owned(),
-            topics: vec![PromotedTopic {
-                topic: "<orders>".to_owned(),
-                partitions: vec![partition(0, Some(3)), partition(1, Some(4))],
-            }],
+            topics: vec![
+                PromotedTopic {
+                    topic: "<orders>".to_owned(),
+                    partitions: vec![partition(0, Some(3)), partition(1, Some(4))],
+                },
+                PromotedTopic {
+                    topic: "east.heartbeats".to_owned(),
+                    partitions: vec![partition(0, None)],
+                },
+            ],
             groups: vec![position("exact"), position("cut")],
             paused: Vec::new(),
             aborted: Vec::new(),
