@@ -27,7 +27,7 @@ pub(crate) fn spec() -> FlowSpec {
     FlowSpec {
         source_cluster: "east".into(),
         target_cluster: "west".into(),
-        source: FlowSource::Kafka(vec![]),
+        source: FlowSource::Kafka(vec!["east-1:9092".into()]),
         topics: vec!["orders.*".into()],
         topics_exclude: vec![],
         groups: vec![".*".into()],
@@ -307,6 +307,20 @@ impl Target for FakeTarget {
                 };
                 flow.paused = pause;
             }
+        });
+        Ok(())
+    }
+
+    async fn declare_flow(&self, spec: FlowSpec) -> Result<(), CommandError> {
+        self.change(|view| view.removed_flows.remove(&spec.name()));
+        self.declare(spec);
+        Ok(())
+    }
+
+    async fn remove_flow(&self, flow: &str, _forget_source: bool) -> Result<(), CommandError> {
+        self.change(|view| {
+            view.flows.remove(flow);
+            view.removed_flows.insert(flow.to_owned(), 1);
         });
         Ok(())
     }

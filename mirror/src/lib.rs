@@ -21,6 +21,7 @@
 
 pub mod board;
 pub mod checkpoint;
+pub mod declaring;
 pub mod discovery;
 mod drill;
 pub mod drill_report;

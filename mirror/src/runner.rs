@@ -16,6 +16,7 @@ use tradewind_wire::flow::{FlowSource, FlowSpec, Pause};
 use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
+use crate::declaring;
 use crate::failback_report::{FailbackError, FailbackReport};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
@@ -98,6 +99,7 @@ pub struct Mirror {
 pub(crate) struct Inner {
     pub(crate) target: Arc<dyn Target>,
     sources: Sources,
+    pub(crate) in_file: Vec<FlowSpec>,
     pace: Pace,
     flows: Mutex<BTreeMap<String, Running>>,
     /// High watermarks as daemons last reported them, for partitions without a leader.
@@ -112,16 +114,18 @@ struct Running {
 }
 
 impl Mirror {
-    /// Starts the mirror. It runs until [`Mirror::stop`].
-    pub fn start(target: Arc<dyn Target>, sources: Sources) -> Self {
-        Self::start_at(target, sources, Pace::default())
+    /// Starts the mirror. It runs until [`Mirror::stop`]. `in_file`: what this daemon's configuration says of flows; only to
+    /// be told where the cluster has declared otherwise.
+    pub fn start(target: Arc<dyn Target>, sources: Sources, in_file: Vec<FlowSpec>) -> Self {
+        Self::start_at(target, sources, in_file, Pace::default())
     }
 
-    fn start_at(target: Arc<dyn Target>, sources: Sources, pace: Pace) -> Self {
+    fn start_at(target: Arc<dyn Target>, sources: Sources, in_file: Vec<FlowSpec>, pace: Pace) -> Self {
         let mirror = Self {
             inner: Arc::new(Inner {
                 target: target.clone(),
                 sources,
+                in_file,
                 pace,
                 flows: Mutex::default(),
                 last_known: Mutex::default(),
@@ -164,7 +168,9 @@ impl Mirror {
             .flows
             .iter()
             .map(|(name, flow)| self.inner.status(name.clone(), flow.state));
-        join_all(all).await
+        let mut all = join_all(all).await;
+        all.extend(declaring::removed(&view));
+        all
     }
 
     /// Has a flow stand still, or one of its topics, by its name here or at the source: nothing is copied, no group position
@@ -301,8 +307,18 @@ impl Inner {
                 return;
             }
         };
-        let flow = Arc::new(Flow {
-            name: name.to_owned(),
+        let flow = Arc::new(self.flow_of(spec, names));
+        let cancel = self.cancel.child_token();
+        tracing::info!(flow = name, "flow begins on this daemon");
+        self.tasks.spawn(flow::run(flow.clone(), cancel.clone()));
+        self.flows
+            .lock()
+            .insert(name.to_owned(), Running { flow, cancel });
+    }
+
+    pub(crate) fn flow_of(&self, spec: &FlowSpec, names: Names) -> Flow {
+        Flow {
+            name: spec.name(),
             spec: spec.clone(),
             names,
             target: self.target.clone(),
@@ -315,13 +331,7 @@ impl Inner {
             },
             pass: tokio::sync::Mutex::default(),
             origins: Mutex::default(),
-        });
-        let cancel = self.cancel.child_token();
-        tracing::info!(flow = name, "flow begins on this daemon");
-        self.tasks.spawn(flow::run(flow.clone(), cancel.clone()));
-        self.flows
-            .lock()
-            .insert(name.to_owned(), Running { flow, cancel });
+        }
     }
 
     async fn set_paused(
@@ -561,6 +571,7 @@ impl Inner {
     /// What this daemon knows of a flow.
     pub(crate) async fn report(&self, name: &str, fresh: bool) -> DaemonReport {
         let mut report = DaemonReport::default();
+        report.notes.extend(declaring::otherwise_in_file(self, name));
         let Some(flow) = self.flow(name) else {
             report.partitions = partitions(led_here(self.target.as_ref(), name), &Board::default());
             return report;

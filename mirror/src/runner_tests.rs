@@ -3,6 +3,7 @@
 use tradewind_tests::wait;
 
 use super::*;
+use crate::declaring::DeclareError;
 use crate::fakes::{FLOW, FakeSource, FakeTarget, spec};
 
 struct World {
@@ -12,13 +13,18 @@ struct World {
 }
 
 fn world() -> World {
+    world_with(vec![])
+}
+
+/// Of a daemon whose configuration says this of flows.
+fn world_with(in_file: Vec<FlowSpec>) -> World {
     let (target, source) = (FakeTarget::new(), Arc::new(FakeSource::default()));
     let shared = source.clone();
     let often = Pace {
         mesh: Duration::from_millis(50),
         kafka: Duration::from_millis(50),
     };
-    let mirror = Mirror::start_at(target.clone(), Arc::new(move |_| shared.clone()), often);
+    let mirror = Mirror::start_at(target.clone(), Arc::new(move |_| shared.clone()), in_file, often);
     World {
         target,
         source,
@@ -266,5 +272,59 @@ async fn a_config_that_is_refused_here_is_named_and_the_others_apply() {
             .map(String::as_str),
         Some("77")
     );
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_says_what_would_be_made_and_makes_nothing_and_an_apply_makes_it() {
+    let given = FlowSpec {
+        topics: vec![".*".into()],
+        ..spec()
+    };
+    let world = world_with(vec![given.clone()]);
+    world.source.create("orders", 1, 2);
+    world.source.create(&"x".repeat(245), 2, 1);
+    let plan = world.mirror.plan(std::slice::from_ref(&given)).await.remove(0);
+    assert_eq!((plan.change.as_str(), plan.creates.len()), ("added", 1));
+    assert_eq!(
+        (plan.creates[0].here.as_str(), plan.creates[0].partitions),
+        ("east.orders", 2)
+    );
+    assert!(plan.problems[0].contains("longer than 249"), "{plan:?}");
+    let refused = world.mirror.apply(std::slice::from_ref(&given), false).await;
+    assert!(matches!(refused, Err(DeclareError::Problems(_))), "{refused:?}");
+    assert!(world.target.view().flows.is_empty());
+
+    // What is declared holds, and the file's other word is told without making the flow a bad one.
+    world.mirror.apply(&[spec()], true).await.unwrap();
+    let status = world.until(|status| status.state == "active").await;
+    assert!(status.notes[0].contains("says otherwise (topics)"), "{status:?}");
+    let plan = world.mirror.plan(std::slice::from_ref(&given)).await.remove(0);
+    assert_eq!((plan.change.as_str(), plan.fields.len()), ("changed", 1));
+    let other = world.mirror.plan(&[]).await.remove(0);
+    assert_eq!((other.flow.as_str(), other.change.as_str()), (FLOW, "not-given"));
+
+    world
+        .until(|_| world.target.view().topics.contains_key("east.orders"))
+        .await;
+    let removed = world.mirror.remove(FLOW, false).await.unwrap();
+    assert_eq!(removed.topics, ["east.orders"]);
+    let status = world.mirror.status().await.remove(0);
+    assert_eq!((status.state.as_str(), status.topics), ("removed", 1));
+    assert_eq!(world.mirror.remove(FLOW, false).await, Ok(removed));
+    let unknown = world.mirror.remove("north->west", false).await;
+    assert!(
+        matches!(unknown, Err(DeclareError::UnknownFlow(_))),
+        "{unknown:?}"
+    );
+    let elsewhere = FlowSpec {
+        target_cluster: "north".into(),
+        ..spec()
+    };
+    let invalid = world.mirror.apply(&[elsewhere], true).await;
+    assert!(matches!(invalid, Err(DeclareError::Invalid(_))), "{invalid:?}");
+    world.source.kill();
+    let plan = world.mirror.plan(&[spec()]).await.remove(0);
+    assert!(plan.problems[0].contains("cannot be looked at"), "{plan:?}");
     world.mirror.stop().await;
 }

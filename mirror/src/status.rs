@@ -20,7 +20,7 @@ pub struct FlowStatus {
     /// `source->target`.
     pub flow: String,
     /// `starting`, `active`, `degraded` (see `problems`), `source-unreachable`, `paused`, `switching-over`, `failing-over`,
-    /// `promoted`.
+    /// `promoted`; `removed` while mirror topics of it are left.
     pub state: String,
     /// Records that the source has and this cluster has not, over all matching partitions; null until the source's
     /// current metadata are known.
@@ -50,6 +50,30 @@ pub struct FlowStatus {
     /// The last drill.
     #[serde(default)]
     pub drill: Option<DrillLine>,
+}
+
+impl FlowStatus {
+    /// Of a flow that was removed and has left these mirror topics.
+    pub(crate) fn removed(flow: &str, topics: &[String]) -> Self {
+        let note = format!(
+            "removed; its mirror topics stay, read-only: {}",
+            topics.join(", ")
+        );
+        Self {
+            flow: flow.to_owned(),
+            state: "removed".to_owned(),
+            lag_records: None,
+            lag_seconds: None,
+            topics: topics.len(),
+            groups: GroupCounts::default(),
+            problems: Vec::new(),
+            notes: vec![note],
+            paused: Vec::new(),
+            switchover: None,
+            failback: None,
+            drill: None,
+        }
+    }
 }
 
 /// A flow, or a topic of one, that an operator has stand still.

@@ -73,6 +73,22 @@ pub trait Target: Send + Sync + 'static {
         entries: Vec<LineageEntry>,
     ) -> Result<Vec<Result<i32, CommandError>>, CommandError>;
 
+    /// Declares a flow, or changes its declaration. One that holds already is success.
+    async fn declare_flow(&self, spec: FlowSpec) -> Result<(), CommandError> {
+        Err(CommandError::Refused(format!(
+            "this cluster does not declare {}",
+            spec.name()
+        )))
+    }
+
+    /// Forgets a flow; its mirror topics stay read-only. `forget_source`: although a source that was failed over has not
+    /// heard of it yet.
+    async fn remove_flow(&self, flow: &str, forget_source: bool) -> Result<(), CommandError> {
+        Err(CommandError::Refused(format!(
+            "this cluster does not remove {flow} ({forget_source})"
+        )))
+    }
+
     /// Has a flow, or one mirror topic of it (by its name here or at the source), stand still, or go on with `None`. What
     /// stands already keeps its pause.
     async fn pause(&self, flow: &str, topic: Option<&str>, pause: Option<Pause>) -> Result<(), CommandError>;
@@ -248,6 +264,8 @@ pub struct View {
     pub active_nodes: Vec<NodeId>,
     /// Flows into this cluster, by name (`east->west`).
     pub flows: BTreeMap<String, FlowView>,
+    /// Flows that were removed, by name: when, in ms since the epoch.
+    pub removed_flows: BTreeMap<String, i64>,
     /// Flows out of this cluster that move, or moved, topics away, by name.
     pub moves: BTreeMap<String, RegionMove>,
     /// Every topic of this cluster by name, mirror or not (names must not clash).

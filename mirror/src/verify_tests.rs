@@ -74,7 +74,7 @@ async fn world() -> World {
     }
     let shared = source.clone();
     let sources: Sources = Arc::new(move |_| shared.clone());
-    let mirror = Mirror::start(target.clone(), sources);
+    let mirror = Mirror::start(target.clone(), sources, vec![]);
     target.declare(spec());
     let world = World { target, mirror };
     let look = async || {

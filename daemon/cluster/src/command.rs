@@ -158,10 +158,24 @@ pub enum Command {
         /// Since when, in ms since the epoch, and why; none resumes.
         pause: Option<Pause>,
     },
-    /// Forgets a flow that has no mirroring topics.
+    /// What a daemon's configuration says of a flow: declares it if the cluster neither has it nor has removed it.
+    OfferFlow {
+        /// What it copies, from where.
+        spec: FlowSpec,
+    },
+    /// Forgets a flow, and remembers that it was removed.
     RemoveFlow {
         /// Its name.
         flow: String,
+        /// Now, in ms since the epoch.
+        #[serde(default)]
+        at_ms: i64,
+        /// Even if it has mirroring topics: nobody writes them then.
+        #[serde(default)]
+        keep_topics: bool,
+        /// Even if its source, which was failed over, has not heard of that.
+        #[serde(default)]
+        forget_source: bool,
     },
     /// The source says otherwise than before where the records of a mirror topic were first written.
     SetOrigin {
@@ -540,6 +554,20 @@ pub enum MetaError {
     /// There is no such flow.
     #[error("unknown flow {0}")]
     UnknownFlow(String),
+    /// The flow's mirror topics are called otherwise than its new naming would have it.
+    #[error(
+        "flow {flow} cannot have another naming: its mirror topic '{topic}' keeps its name. Keep the naming, or delete the \
+         flow's mirror topics first"
+    )]
+    Naming {
+        /// The flow.
+        flow: String,
+        /// One such topic.
+        topic: String,
+    },
+    /// The flow was removed; a configuration does not bring it back.
+    #[error("flow {0} was removed")]
+    RemovedFlow(String),
     /// The flow's state does not allow it.
     #[error("flow {flow} is {state:?}")]
     FlowState {

@@ -41,6 +41,9 @@ pub struct Image {
     pub next_producer_id: u64,
     /// Flows into this cluster, by name (`east->west`).
     pub flows: BTreeMap<String, Flow>,
+    /// Flows that an operator has removed, by name: when, in ms since the epoch. Only a command declares one again.
+    #[serde(default)]
+    pub removed_flows: BTreeMap<String, i64>,
     /// Flows out of this cluster that move, or moved, topics away, by name.
     #[serde(default)]
     pub moves: BTreeMap<String, RegionMove>,

@@ -358,10 +358,10 @@ impl Daemon {
                 requests,
             ));
         }
-        let mirror = flows::start(&broker, mesh);
+        let mirror = flows::start(&broker, mesh, settings.flows.clone());
         facts.mirror(mirror.clone());
         background.spawn(flows::prepare_groups(broker.clone(), background_stop.clone()));
-        background.spawn(flows::declare(
+        background.spawn(flows::offer(
             cluster.clone(),
             settings.flows.clone(),
             background_stop.clone(),

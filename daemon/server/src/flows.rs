@@ -1,4 +1,4 @@
-//! The flows into this cluster: declares what the configuration says, and runs the mirror that carries them out.
+//! The flows into this cluster: offers what the configuration says, and runs the mirror that carries them out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use tradewind_wire::flow::FlowSpec;
 use crate::target::{MIRROR_CALL, OwnCluster};
 
 /// Starts this daemon's mirror; other clusters are dialled from `mesh`.
-pub(crate) fn start(broker: &Broker, mesh: Mesh) -> Mirror {
+pub(crate) fn start(broker: &Broker, mesh: Mesh, in_file: Vec<FlowSpec>) -> Mirror {
     let cluster = broker.cluster();
     let target = OwnCluster::new(broker.clone());
     let mirror = Mirror::start(
         Arc::new(target),
         network_sources(mesh, Arc::clone(cluster.clock())),
+        in_file,
     );
     let answering = mirror.clone();
     let answer = move |request| {
@@ -32,23 +33,18 @@ pub(crate) fn start(broker: &Broker, mesh: Mesh) -> Mirror {
     mirror
 }
 
-/// Has the cluster agree on the flows of this daemon's configuration; tries until it has, or until `stop`. Flows that
-/// are agreed on and not in the file stay: another daemon's file may name them.
-pub(crate) async fn declare(cluster: Cluster, flows: Vec<FlowSpec>, stop: CancellationToken) {
+/// Offers the cluster the flows of this daemon's configuration; tries until it has answered, or until `stop`. What the cluster
+/// has declared already, or removed, is not changed by a file: only `mirror apply` does that.
+pub(crate) async fn offer(cluster: Cluster, flows: Vec<FlowSpec>, stop: CancellationToken) {
     for spec in flows {
         let name = spec.name();
-        let declaring = async {
-            while cluster
-                .image()
-                .flows
-                .get(&name)
-                .is_none_or(|flow| flow.spec != spec)
-            {
-                let command = Command::DeclareFlow { spec: spec.clone() };
+        let offering = async {
+            loop {
+                let command = Command::OfferFlow { spec: spec.clone() };
                 match cluster.propose(command, DECLARE_TIMEOUT).await {
-                    Ok(_) => tracing::info!(flow = name, "declared"),
+                    Ok(_) => return told(&cluster, &spec),
                     Err(ProposeError::Refused(refusal)) => {
-                        tracing::error!(flow = name, %refusal, "the cluster refuses the flow of this configuration");
+                        tracing::warn!(flow = name, %refusal, "the flow of this configuration does not begin; `mirror apply` declares it");
                         return;
                     }
                     Err(error) => {
@@ -59,9 +55,21 @@ pub(crate) async fn declare(cluster: Cluster, flows: Vec<FlowSpec>, stop: Cancel
             }
         };
         tokio::select! {
-            () = declaring => {}
+            () = offering => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Says in the log whether what is declared is what this daemon's configuration says.
+fn told(cluster: &Cluster, spec: &FlowSpec) {
+    let flow = spec.name();
+    match cluster.image().flows.get(&flow) {
+        Some(declared) if declared.spec != *spec => tracing::warn!(
+            flow,
+            "declared otherwise than this configuration says, and that holds: `mirror plan` shows both"
+        ),
+        _ => tracing::info!(flow, "declared"),
     }
 }
 

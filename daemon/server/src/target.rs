@@ -31,7 +31,7 @@ use tradewind_wire::audit::Audit;
 use tradewind_wire::batch::Batch;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
-use tradewind_wire::flow::{Origin, Pause};
+use tradewind_wire::flow::{FlowSpec, Origin, Pause};
 use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::RegionCommand;
 
@@ -239,6 +239,20 @@ impl Target for OwnCluster {
                 at_ms: pause.as_ref().map_or(0, |pause| pause.since_ms),
                 reason: pause.map(|pause| pause.reason).unwrap_or_default(),
             },
+        };
+        self.propose(command).await.map(drop)
+    }
+
+    async fn declare_flow(&self, spec: FlowSpec) -> Result<(), CommandError> {
+        self.propose(Command::DeclareFlow { spec }).await.map(drop)
+    }
+
+    async fn remove_flow(&self, flow: &str, forget_source: bool) -> Result<(), CommandError> {
+        let command = Command::RemoveFlow {
+            flow: flow.to_owned(),
+            at_ms: self.cluster.clock().now_ms(),
+            keep_topics: true,
+            forget_source,
         };
         self.propose(command).await.map(drop)
     }
@@ -527,6 +541,7 @@ fn picture(image: &Image, before: Option<(&Image, &View)>) -> View {
             .iter()
             .map(|(name, flow)| (name.clone(), flow_view(flow)))
             .collect(),
+        removed_flows: image.removed_flows.clone(),
         moves: image.moves.clone(),
         topics: topics.collect(),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tradewind_wire::failback::FailbackStep;
-use tradewind_wire::flow::{FlowSpec, Lineage, Origin, Pause};
+use tradewind_wire::flow::{FlowSpec, HEARTBEATS_TOPIC, Lineage, Origin, Pause};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::SwitchStep;
 
@@ -33,8 +33,18 @@ const MAX_LINEAGE: usize = 10_000;
 /// The largest leader epoch of a source that is believed. Ours rise with it, and must be able to rise further for good.
 const MAX_SOURCE_EPOCH: i32 = 1 << 30;
 
-/// Declares a flow. Every daemon declares the flows of its file when it starts, so repeating it changes nothing, not
-/// even for a promoted flow.
+/// What a daemon's configuration says of a flow, each time that it starts. What is declared already is not changed by it, and
+/// what was removed does not return.
+pub(super) fn offer(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, MetaError> {
+    let name = spec.name();
+    match image.flows.get(&name) {
+        Some(flow) => Ok(described(flow)),
+        None if image.removed_flows.contains_key(&name) => Err(MetaError::RemovedFlow(name)),
+        None => declare(image, spec),
+    }
+}
+
+/// Declares a flow, or changes its declaration. Repeating it changes nothing, not even for a promoted flow.
 pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, MetaError> {
     let name = spec.name();
     let lists = [
@@ -51,6 +61,7 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         });
     }
     super::region_source::may_declare(image, spec)?;
+    keeps_names(image, spec)?;
     if let Some(flow) = image.flows.get_mut(&name) {
         if flow.spec != *spec {
             if matches!(flow.state, FlowState::FailingOver | FlowState::SwitchingOver) {
@@ -83,8 +94,35 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
         drills: Vec::new(),
     };
     let outcome = described(&flow);
+    image.removed_flows.remove(&name);
     image.flows.insert(name, flow);
     Ok(outcome)
+}
+
+/// Refuses another naming while mirror topics have the names of the one before: whether a source is told of a failover, and
+/// which of its topics are meant, goes by the naming and not by each topic. Heartbeats are always prefixed.
+fn keeps_names(image: &Image, spec: &FlowSpec) -> Result<(), MetaError> {
+    let flow = spec.name();
+    if image
+        .flows
+        .get(&flow)
+        .is_some_and(|known| known.spec.naming == spec.naming)
+    {
+        return Ok(());
+    }
+    let mirrors = mirroring(image, &flow);
+    let otherwise = mirrors.iter().find(|topic| {
+        let source = topic.mirror.as_ref().map(|mirror| mirror.source_topic.as_str());
+        source.is_some_and(|source| {
+            source != HEARTBEATS_TOPIC && spec.naming.target_topic(&spec.source_cluster, source) != topic.name
+        })
+    });
+    otherwise.map_or(Ok(()), |topic| {
+        Err(MetaError::Naming {
+            flow,
+            topic: topic.name.clone(),
+        })
+    })
 }
 
 /// Pauses or resumes a flow, or one of its topics. What is paused already stays as it was.
@@ -145,9 +183,25 @@ fn keep_first(now: &mut Option<Pause>, pause: Option<Pause>) {
     }
 }
 
-/// Forgets a flow, unless topics still depend on it.
-pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError> {
+/// Forgets a flow, unless topics still depend on it, which may stay if that is said; or it is about to change hands. One that
+/// was removed already is removed.
+pub(super) fn remove(
+    image: &mut Image,
+    name: &str,
+    at_ms: i64,
+    (keep_topics, forget_source): (bool, bool),
+) -> Result<Outcome, MetaError> {
+    if !image.flows.contains_key(name) && image.removed_flows.contains_key(name) {
+        return Ok(Outcome::Done);
+    }
+    super::region_source::is_not_taken_up(image, name)?;
     let flow = flow_mut(image, name)?;
+    if matches!(flow.state, FlowState::SwitchingOver | FlowState::FailingOver) {
+        return Err(MetaError::FlowState {
+            flow: name.to_owned(),
+            state: flow.state,
+        });
+    }
     if flow
         .switchover
         .as_ref()
@@ -157,22 +211,34 @@ pub(super) fn remove(image: &mut Image, name: &str) -> Result<Outcome, MetaError
             "flow {name}: the source does not know yet what came of its switchover"
         )));
     }
-    if flow
-        .failback
-        .as_ref()
-        .is_some_and(|failback| matches!(failback.step, FailbackStep::Rescuing | FailbackStep::Lowering))
-    {
-        return Err(MetaError::Region(format!(
-            "flow {name}: its failback is under way"
-        )));
+    let refused = |reason: &str| Err(MetaError::Region(format!("flow {name}: {reason}")));
+    match flow.failback.as_ref().map(|failback| failback.step) {
+        Some(FailbackStep::Rescuing | FailbackStep::Lowering) => return refused("its failback is under way"),
+        Some(FailbackStep::Telling) if !forget_source => {
+            return refused(
+                "its lost source has not confirmed yet that its clients do not write there, and nobody would tell it",
+            );
+        }
+        Some(FailbackStep::GaveWay) if !forget_source => {
+            return refused(
+                "its source has given way and takes no writes until a failback, which needs the flow",
+            );
+        }
+        _ => {}
     }
-    if let Some(topic) = mirroring(image, name).first() {
+    if let Some(topic) = mirroring(image, name).first().filter(|_| !keep_topics) {
         return Err(MetaError::MirrorTopic {
             topic: topic.name.clone(),
             flow: name.to_owned(),
         });
     }
     image.flows.remove(name);
+    image.removed_flows.insert(name.to_owned(), at_ms);
+    while image.removed_flows.len() > MAX_FLOWS {
+        let oldest = image.removed_flows.iter().min_by_key(|(_, at)| **at);
+        let oldest = oldest.map(|(name, _)| name.clone());
+        oldest.and_then(|name| image.removed_flows.remove(&name));
+    }
     Ok(Outcome::Done)
 }
 

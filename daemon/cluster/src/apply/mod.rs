@@ -130,7 +130,13 @@ fn decide(image: &mut Image, at: Position, command: &Command) -> Result<Outcome,
             flows::pause(image, flow, None, pause)
         }
         Command::PauseTopic { flow, topic, pause } => flows::pause(image, flow, Some(topic), pause.clone()),
-        Command::RemoveFlow { flow } => flows::remove(image, flow),
+        Command::OfferFlow { spec } => flows::offer(image, spec),
+        Command::RemoveFlow {
+            flow,
+            at_ms,
+            keep_topics,
+            forget_source,
+        } => flows::remove(image, flow, *at_ms, (*keep_topics, *forget_source)),
         Command::SetOrigin { flow, topic, origin } => flows::set_origin(image, flow, *topic, origin),
         Command::Lineage { entries } => flows::lineage(image, entries),
         Command::BeginFailover { flow } => flows::begin_failover(image, at, flow),

@@ -63,6 +63,23 @@ pub(super) fn may_declare(image: &Image, spec: &FlowSpec) -> Result<(), MetaErro
     Ok(())
 }
 
+/// Refuses to remove a flow back that a switchover or failback is about to take up.
+pub(super) fn is_not_taken_up(image: &Image, name: &str) -> Result<(), MetaError> {
+    let mut open = image.moves.values().filter(|known| known.state.is_open());
+    let back = |known: &RegionMove| {
+        known
+            .reverse
+            .as_ref()
+            .is_some_and(|reverse| reverse.name() == name)
+    };
+    if open.any(back) {
+        return Err(MetaError::Region(format!(
+            "flow {name}: a switchover or failback is about to take it up"
+        )));
+    }
+    Ok(())
+}
+
 /// The move of this attempt; an error in words if another one is the last that was heard of.
 pub(super) fn current<'a>(
     image: &'a mut Image,
@@ -408,6 +425,7 @@ pub(super) fn may_take_up(image: &Image, reverse: Option<&FlowSpec>) -> Result<(
 
 /// The flow back copies. One that was promoted keeps its declaration: it is what the configuration says.
 fn take_up(image: &mut Image, name: String, spec: FlowSpec) {
+    image.removed_flows.remove(&name);
     let flow = image.flows.entry(name.clone()).or_insert_with(|| Flow {
         name,
         source: spec.source_cluster.clone(),

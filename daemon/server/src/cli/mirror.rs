@@ -9,12 +9,15 @@ use tradewind_mirror::status::{FlowStatus, Paused};
 use super::args::HttpArgs;
 use super::args::{MirrorCommand, PauseArgs, ResumeArgs};
 use super::http::{get, post};
-use super::{Failure, Output, guard, moment, verify};
+use super::{Failure, Output, flows, guard, moment, verify};
 
 /// Runs a command on flows.
 pub(super) fn run(command: MirrorCommand, output: Output) -> Result<u8, Failure> {
     match command {
         MirrorCommand::Status(at) => status(&at, output),
+        MirrorCommand::Plan(args) => flows::plan(&args, output),
+        MirrorCommand::Apply(args) => flows::apply(&args, output),
+        MirrorCommand::Remove(args) => flows::remove(&args, output),
         MirrorCommand::Pause(args) => pause(&args, output),
         MirrorCommand::Resume(which) => resume(&which, output),
         MirrorCommand::Verify(args) => verify::verify(&args, output),
@@ -54,13 +57,14 @@ fn status(at: &HttpArgs, output: Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What needs attention, and what stands still, in one line.
+/// What needs attention, what stands still and what may surprise, in one line.
 fn attention(flow: &FlowStatus) -> String {
     let all = flow
         .problems
         .iter()
         .cloned()
-        .chain(flow.paused.iter().map(paused));
+        .chain(flow.paused.iter().map(paused))
+        .chain(flow.notes.iter().cloned());
     all.collect::<Vec<_>>().join("; ")
 }
 

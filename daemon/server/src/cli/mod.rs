@@ -10,6 +10,7 @@ mod config;
 mod consume;
 mod drill;
 mod failback;
+mod flows;
 mod group;
 mod guard;
 mod http;

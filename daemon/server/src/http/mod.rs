@@ -6,6 +6,7 @@
 mod cluster;
 mod drill;
 mod failback;
+mod flows;
 mod guard;
 mod health;
 mod mirror;
@@ -101,6 +102,9 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, stop: Cancellatio
         .route("/v1/flows", get(v1::flows))
         .route("/v1/groups", get(v1::groups))
         .route("/v1/mirror/status", get(v1::mirror_status))
+        .route("/v1/mirror/plan", post(flows::plan))
+        .route("/v1/mirror/apply", post(flows::apply))
+        .route("/v1/mirror/remove", post(flows::remove))
         .route("/v1/mirror/guard", get(guard::look))
         .route("/v1/mirror/unguard", post(guard::unguard))
         .route("/v1/mirror/pause", post(mirror::pause))

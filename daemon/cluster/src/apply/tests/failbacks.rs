@@ -9,7 +9,7 @@ use tradewind_wire::failback::{FailbackStep, History, Kept};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, MovedTopic, PartitionEnd, RegionCommand, TopicFence};
 
-use super::regions::{BACK, FLOW, THERE, WEST_ID, east, epoch, region, spec, west};
+use super::regions::{BACK, FLOW, THERE, WEST_ID, east, epoch, prefixed_west, region, spec, west};
 use super::{Log, TOPIC};
 use crate::command::{Command, LineageEntry, MetaError};
 use crate::image::{FlowState, Image};
@@ -295,12 +295,7 @@ fn a_failover_outranks_the_switchover_that_it_cut_short_and_nobody_releases_it()
 fn what_cannot_come_back_is_refused_before_anything_changes() {
     let mut active = west();
     assert!(region(&mut active, begin()).is_err(), "it was not failed over");
-    let mut prefixed = west();
-    let mut other = spec("east", "west");
-    other.naming = tradewind_wire::flow::Naming::Prefix {
-        separator: ".".to_owned(),
-    };
-    prefixed.must(&Command::DeclareFlow { spec: other });
+    let mut prefixed = prefixed_west();
     prefixed.must(&Command::BeginFailover {
         flow: FLOW.to_owned(),
     });

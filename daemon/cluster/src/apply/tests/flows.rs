@@ -2,6 +2,7 @@
 
 use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming, Pause};
 use tradewind_wire::ids::TopicId;
+use tradewind_wire::region::RegionCommand;
 
 use super::{Log, TOPIC, registration};
 use crate::command::{
@@ -38,6 +39,15 @@ fn mirrored() -> Log {
     log
 }
 
+fn remove((keep_topics, forget_source): (bool, bool)) -> Command {
+    Command::RemoveFlow {
+        flow: "east->west".to_owned(),
+        at_ms: 7,
+        keep_topics,
+        forget_source,
+    }
+}
+
 fn lineage_entry(log: &Log, source_epoch: i32, first: i64) -> LineageEntry {
     LineageEntry {
         topic: TOPIC,
@@ -72,10 +82,88 @@ fn declaring_a_flow_again_changes_nothing_and_another_declaration_is_another_ver
     let mut spec = flow_spec();
     spec.topics = vec!["orders".to_owned()];
     assert_eq!(log.must(&Command::DeclareFlow { spec }), active(2));
-    let refused = log.apply(&Command::RemoveFlow {
+    let refused = log.apply(&remove((false, false)));
+    assert!(matches!(refused, Err(MetaError::MirrorTopic { .. })));
+}
+
+#[test]
+fn a_file_declares_what_is_new_and_neither_changes_nor_brings_back() {
+    let mut log = mirrored();
+    let mut other = flow_spec();
+    other.topics = vec!["orders".to_owned()];
+    log.must(&Command::OfferFlow { spec: other.clone() });
+    assert_eq!(log.image.flows["east->west"].spec, flow_spec());
+    assert_eq!(log.image.flows["east->west"].version, 1);
+
+    for _ in 0..2 {
+        log.must(&remove((true, false)));
+        assert!(log.image.flows.is_empty());
+    }
+    let orders = log.image.topic("orders").unwrap();
+    assert!(orders.is_mirroring(), "it stays read-only");
+    let refused = log.apply(&Command::OfferFlow { spec: flow_spec() });
+    assert_eq!(refused, Err(MetaError::RemovedFlow("east->west".to_owned())));
+    let entry = lineage_entry(&log, 5, 0);
+    assert!(matches!(enter(&mut log, entry), Err(MetaError::NotMirroring(_))));
+
+    // By command it goes on, where its topics stand.
+    log.must(&Command::DeclareFlow { spec: other });
+    assert!(log.image.removed_flows.is_empty());
+    let entry = lineage_entry(&log, 5, 0);
+    assert_eq!(enter(&mut log, entry), Ok(5));
+}
+
+#[test]
+fn a_naming_changes_only_while_no_mirror_topic_has_a_name_of_the_one_before() {
+    let mut log = mirrored();
+    let mut prefixed = flow_spec();
+    prefixed.naming = Naming::Prefix {
+        separator: ".".to_owned(),
+    };
+    let declare = |spec: &FlowSpec| Command::DeclareFlow { spec: spec.clone() };
+    let refused = log.apply(&declare(&prefixed));
+    assert!(matches!(refused, Err(MetaError::Naming { .. })), "{refused:?}");
+    log.must(&remove((true, false)));
+    let refused = log.apply(&declare(&prefixed));
+    assert!(matches!(refused, Err(MetaError::Naming { .. })), "{refused:?}");
+    log.must(&Command::DeleteTopic { id: TOPIC });
+    log.must(&declare(&prefixed));
+}
+
+#[test]
+fn a_flow_that_changes_hands_is_not_removed() {
+    let mut log = mirrored();
+    log.must(&Command::BeginFailover {
         flow: "east->west".to_owned(),
     });
-    assert!(matches!(refused, Err(MetaError::MirrorTopic { .. })));
+    let refused = log.apply(&remove((true, true)));
+    assert!(matches!(refused, Err(MetaError::FlowState { .. })), "{refused:?}");
+    for partition in 0..2 {
+        let leader_epoch = log.image.partition(TOPIC, partition).unwrap().leader_epoch;
+        log.must(&Command::RecordCut {
+            flow: "east->west".to_owned(),
+            topic: TOPIC,
+            partition,
+            leader_epoch,
+            cut: 0,
+            source_end: None,
+        });
+    }
+    // Nobody would tell the lost side, and then nobody could bring it back.
+    let refused = log.apply(&remove((true, false)));
+    assert!(matches!(refused, Err(MetaError::Region(_))), "{refused:?}");
+    let attempt = log.image.flows["east->west"].failback.as_ref().unwrap().attempt;
+    log.must(&Command::Region(RegionCommand::GaveWay {
+        flow: "east->west".to_owned(),
+        attempt,
+        at_ms: 9,
+        took_ms: 1,
+        topics: vec![TOPIC],
+    }));
+    let refused = log.apply(&remove((true, false)));
+    assert!(matches!(refused, Err(MetaError::Region(_))), "{refused:?}");
+    log.must(&remove((true, true)));
+    assert!(!log.image.topic("orders").unwrap().is_mirroring());
 }
 
 #[test]

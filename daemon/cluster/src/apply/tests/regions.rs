@@ -34,11 +34,23 @@ pub(super) fn spec(from: &str, to: &str) -> FlowSpec {
 
 /// The west, with the mirror of one topic of one partition.
 pub(super) fn west() -> Log {
+    west_of(spec("east", "west"))
+}
+
+/// The same with names of its own.
+pub(super) fn prefixed_west() -> Log {
+    let mut prefixed = spec("east", "west");
+    prefixed.naming = Naming::Prefix {
+        separator: ".".to_owned(),
+    };
+    west_of(prefixed)
+}
+
+fn west_of(spec: FlowSpec) -> Log {
     let mut log = Log::with(1);
-    log.must(&Command::DeclareFlow {
-        spec: spec("east", "west"),
-    });
-    let mut create = CreateTopic::new("orders", TOPIC, 1, 1);
+    let here = spec.naming.target_topic("east", "orders");
+    log.must(&Command::DeclareFlow { spec });
+    let mut create = CreateTopic::new(&here, TOPIC, 1, 1);
     create.mirror = Some(MirrorBinding {
         flow: FLOW.to_owned(),
         source_topic: "orders".to_owned(),
@@ -420,16 +432,11 @@ fn a_fenced_topic_is_neither_deleted_nor_grown_and_a_failover_leaves_it_fenced()
 
 #[test]
 fn what_cannot_be_switched_over_is_refused() {
-    let mut log = west();
-    let mut prefixed = spec("east", "west");
-    prefixed.naming = Naming::Prefix {
-        separator: ".".to_owned(),
-    };
-    log.must(&Command::DeclareFlow { spec: prefixed });
     assert!(
-        region(&mut log, begin(1)).is_err(),
+        region(&mut prefixed_west(), begin(1)).is_err(),
         "the topic is called otherwise here"
     );
+    let mut log = west();
     let mut kafka = spec("east", "west");
     kafka.source = FlowSource::Kafka(vec!["kafka:9092".to_owned()]);
     log.must(&Command::DeclareFlow { spec: kafka });

@@ -321,6 +321,18 @@ pub(crate) enum MirrorCommand {
     /// Lag, topics and group positions of every flow into the cluster.
     #[command(after_help = "Example:\n  tradewind mirror status --url http://127.0.0.1:9644 -o json")]
     Status(#[command(flatten)] HttpArgs),
+    /// What the flows of a configuration file would change against what the cluster has declared; exit 1 if something stands
+    /// in the way. Looks at every source, changes nothing.
+    #[command(after_help = "Example:\n  tradewind mirror plan --file /etc/tradewind/tradewind.toml")]
+    Plan(FlowsArgs),
+    /// Declare the flows of a configuration file, or change them to what it says; flows that it does not name stay as they are.
+    #[command(
+        after_help = "Example:\n  tradewind mirror plan --file new.toml && tradewind mirror apply --file new.toml"
+    )]
+    Apply(ApplyArgs),
+    /// Remove a flow. Its mirror topics stay as they are, read-only; applied again, it goes on where they stand.
+    #[command(after_help = "Example:\n  tradewind mirror remove 'east->west'")]
+    Remove(RemoveFlowArgs),
     /// Have a flow, or one topic of it, stand still: no record is copied, no group position is moved.
     #[command(
         after_help = "Example:\n  tradewind mirror pause 'east->west' --reason 'link maintenance'\n  tradewind mirror pause 'east->west' --topic orders"
@@ -355,6 +367,39 @@ pub(crate) struct UnguardArgs {
     /// Why, for whoever looks at it later.
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `mirror plan`.
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// A daemon's configuration file; its `[[mirror]]` and `[clusters]` are looked at.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) at: HttpArgs,
+}
+
+/// Arguments of `mirror apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) flows: FlowsArgs,
+    /// Declare them although the plan complains: of names that are taken, of a source that does not answer.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Arguments of `mirror remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveFlowArgs {
+    /// The flow, as `mirror status` names it: 'east->west'.
+    pub(crate) flow: String,
+    /// Of a flow that was failed over: although its lost source has not heard of that, and would take writes if it returned; or
+    /// has given way, and takes none until a failback.
+    #[arg(long)]
+    pub(crate) forget_source: bool,
     #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
