@@ -38,7 +38,9 @@ pub struct PartitionFacts {
     pub health: Health,
     /// Why, if not well.
     pub reason: Option<String>,
-    /// Since when it only tries again, in ms; `None` once it copies.
+    /// Whether what is here was found to be the source's since this daemon last looked at its log.
+    pub compared: bool,
+    /// Since when it only tries, or has not begun yet, in ms; `None` once it copies.
     pub retrying_since_ms: Option<i64>,
     /// The newest gap.
     pub gap: Option<Gap>,
@@ -138,14 +140,14 @@ impl Board {
         let since_ms = before.map_or(now_ms, |facts| facts.behind_since_ms);
         let retrying_since_ms = before.and_then(|facts| facts.retrying_since_ms);
         let retrying_since_ms = match health {
-            Health::Retrying => retrying_since_ms.or(Some(now_ms)),
-            Health::Starting => retrying_since_ms,
+            Health::Starting | Health::Retrying => retrying_since_ms.or(Some(now_ms)),
             Health::Active | Health::Diverged | Health::Failed => None,
         };
         let facts = PartitionFacts {
             source: track.source.clone(),
             health,
             reason: reason.map(str::to_owned),
+            compared: track.is_compared(),
             retrying_since_ms,
             gap: track.gap(),
             ends: track.ends(),

@@ -151,10 +151,11 @@ fn existing(flow: &str, matched: &Matched, topic: &TopicView) -> Existing {
 }
 
 /// The names at the source of mirrored topics that were deleted and created again there.
-pub fn recreated_topics(flow: &str, source: &SourceTopics, view: &View) -> BTreeSet<String> {
+/// `source`: the ids of its topics.
+pub fn recreated_topics(flow: &str, source: &BTreeMap<String, TopicId>, view: &View) -> BTreeSet<String> {
     let again = view.topics_of(flow).filter(|(_, bound)| {
-        let there = source.topics.get(&bound.source_topic);
-        there.is_some_and(|there| is_recreated(bound, there.id))
+        let there = source.get(&bound.source_topic);
+        there.is_some_and(|there| is_recreated(bound, *there))
     });
     again.map(|(_, bound)| bound.source_topic.clone()).collect()
 }

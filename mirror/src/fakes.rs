@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,15 +39,20 @@ pub(crate) fn spec() -> FlowSpec {
     }
 }
 
-struct TestClock(tokio::time::Instant);
+struct TestClock {
+    began: tokio::time::Instant,
+    /// By how many ms the calendar was moved on.
+    skipped_ms: AtomicI64,
+}
 
 impl Clock for TestClock {
     fn now_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.elapsed().as_millis() as i64
+        let skipped_ms = self.skipped_ms.load(Ordering::Relaxed);
+        1_700_000_000_000 + skipped_ms + self.began.elapsed().as_millis() as i64
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.elapsed()
+        self.began.elapsed()
     }
 }
 
@@ -64,6 +70,8 @@ pub(crate) struct FakeTarget {
     index: watch::Sender<u64>,
     logs: Mutex<BTreeMap<(TopicId, i32), Log>>,
     groups: Mutex<BTreeMap<String, Positions>>,
+    /// Why mirrored batches are refused, if they are.
+    refusal: Mutex<Option<LogError>>,
     clock: Arc<TestClock>,
 }
 
@@ -79,8 +87,29 @@ impl FakeTarget {
             index: watch::channel(1).0,
             logs: Mutex::default(),
             groups: Mutex::default(),
-            clock: Arc::new(TestClock(tokio::time::Instant::now())),
+            refusal: Mutex::default(),
+            clock: Arc::new(TestClock {
+                began: tokio::time::Instant::now(),
+                skipped_ms: AtomicI64::new(0),
+            }),
         })
+    }
+
+    /// Moves the calendar on.
+    pub(crate) fn skip_ms(&self, ms: i64) {
+        self.clock.skipped_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Refuses mirrored batches, or takes them again.
+    pub(crate) fn refuse(&self, refusal: Option<LogError>) {
+        *self.refusal.lock() = refusal;
+    }
+
+    /// Deletes a topic and its log.
+    pub(crate) fn delete(&self, topic: &str) {
+        let gone = self.change(|view| view.topics.remove(topic));
+        let gone = gone.map(|topic| topic.id);
+        self.logs.lock().retain(|(topic, _), _| Some(*topic) != gone);
     }
 
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
@@ -179,7 +208,7 @@ impl FakeTarget {
 
     fn create(&self, name: &str, count: i32, mirror: Option<MirrorBinding>) {
         self.change(|view| {
-            let id = view.topics.len() as u8 + 100;
+            let id = view.index as u8;
             let topic = Self::topic_view(name, id, count, mirror);
             view.topics.entry(name.to_owned()).or_insert(topic);
         });
@@ -415,6 +444,9 @@ impl Target for FakeTarget {
         previous_end: i64,
         batches: Bytes,
     ) -> Result<i64, LogError> {
+        if let Some(refusal) = self.refusal.lock().clone() {
+            return Err(refusal);
+        }
         let current = self.epoch(topic, partition)?;
         if current != leader_epoch {
             return Err(LogError::OtherEpoch { current });

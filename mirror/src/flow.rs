@@ -3,6 +3,7 @@
 //! A [`Flow`] owns a source and a board. [`run`] is its only long-lived task; everything that writes runs below it and has
 //! ended before the flow does anything else, so that a flow that is paused or failing over appends nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_wire::flow::FlowSpec;
+use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{RegionAsk, RegionWish};
 
 use crate::board::{Board, Observation, Observed};
@@ -47,6 +49,8 @@ pub(crate) struct Flow {
     pub(crate) pass: Mutex<Pass>,
     /// What the source last said its topics are.
     pub(crate) origins: parking_lot::Mutex<Heard>,
+    /// The ids of the source's topics, as it last told them.
+    pub(crate) looked: parking_lot::Mutex<BTreeMap<String, TopicId>>,
 }
 
 /// What a source has said its topics are.
@@ -93,6 +97,8 @@ impl Flow {
         let answer = tokio::time::timeout(LOOK_TIMEOUT, self.source.topics()).await;
         let mut answer = answer.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())));
         if let Ok(topics) = &mut answer {
+            let ids = topics.topics.iter().map(|(name, topic)| (name.clone(), topic.id));
+            *self.looked.lock() = ids.collect();
             self.hear_origins(topics).await;
         }
         let now_ms = self.target.clock().now_ms();

@@ -7,25 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
-use tradewind_wire::ids::NodeId;
+use tradewind_wire::ids::{NodeId, TopicId};
 use tradewind_wire::region::SwitchStep;
 
-use crate::board::GroupsFacts;
-use crate::checkpoint::{Decision, Emitted, Foreign, Here, checkpoints, decide, settle};
+use crate::board::{GroupsFacts, PositionStatus};
+use crate::checkpoint::{Decision, Emitted, Here, checkpoints, decide, settle};
 use crate::discovery::recreated_topics;
 use crate::flow::Flow;
 use crate::formats::{batch, checkpoints_topic};
 use crate::metrics;
-use crate::peers::{Answer, Ask, Watermark, append_own, ask_all};
+use crate::peers::{self, Answer, Ask, Standing, Watermark, append_own};
 use crate::source::track::Health;
 use crate::source::{Committed, SourceError};
 use crate::target::{FlowState, GroupError, Target, View};
 
 /// How long a pass may take to read the source's groups.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long other daemons have to say how far their partitions are.
-const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long other daemons have to say how their partitions stand.
+const STANDINGS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Checkpoint records per batch.
 const CHECKPOINTS_PER_BATCH: usize = 1_000;
 
@@ -35,12 +36,8 @@ pub(crate) struct Pass {
     /// When the last successful pass began (monotonic).
     began: Option<Duration>,
     emitted: Emitted,
-    /// High watermarks never fall; a position below a known one needs no question.
-    high_watermarks: BTreeMap<(String, i32), i64>,
     /// What the groups here had committed at the source when it was last looked at.
     committed: BTreeMap<String, Vec<Committed>>,
-    /// Topics that were another's at the source then: positions on them mean nothing here.
-    recreated: BTreeSet<String>,
 }
 
 /// Runs regular passes until cancelled.
@@ -83,12 +80,11 @@ pub(crate) async fn pass(flow: &Flow, not_before: Duration) -> Result<(), Source
         committed.unwrap_or_else(|_| Err(SourceError::Unreachable("no answer in time".into())))?;
     if committed != pass.committed {
         // After the positions were read: what they mean is known of topics that are still the same.
-        let topics = flow.topics().await?;
-        pass.recreated = recreated_topics(&flow.name, &topics, &flow.target.view());
+        flow.topics().await?;
         pass.committed.clone_from(&committed);
     }
     let paused = paused_topics(&flow.target.view(), &flow.name);
-    let here = picture(flow, &mut pass, &committed, &paused).await;
+    let here = picture(flow, &committed, &paused).await;
 
     let mut records = Vec::new();
     for (group, committed) in committed {
@@ -177,13 +173,11 @@ fn may_write(view: &View, flow: &str) -> bool {
 /// What this cluster has of the topics that the groups have committed on.
 async fn picture(
     flow: &Flow,
-    pass: &mut Pass,
     committed: &BTreeMap<String, Vec<Committed>>,
     paused: &BTreeSet<String>,
 ) -> Here {
     let view = flow.target.view();
     let mut here = Here::default();
-    let mut unknown = false;
     let topics: BTreeSet<&str> = committed
         .values()
         .flatten()
@@ -221,81 +215,112 @@ async fn picture(
         }
         here.topics.insert(topic.to_owned(), (name, partitions));
     }
-    for committed in committed.values().flatten() {
-        if let Some((name, _)) = here.topics.get(&committed.topic) {
-            let known = pass.high_watermarks.get(&(name.clone(), committed.partition));
-            unknown |= known.is_none_or(|known| *known < committed.offset);
-        }
-    }
-    if unknown {
-        for (topic, partition, high_watermark) in watermarks(flow).await {
-            pass.high_watermarks.insert((topic, partition), high_watermark);
-        }
-    }
-    here.high_watermarks.clone_from(&pass.high_watermarks);
-    // Without a watermark a position stays as it is.
-    let recreated: BTreeSet<String> = pass
-        .recreated
+    // The last look is not older than the positions, or they are those of the pass before: what was created again since then
+    // at the source, or copied anew here, is found in either case.
+    let recreated = recreated_topics(&flow.name, &flow.looked.lock(), &view);
+    here.foreign.topics = recreated
         .iter()
         .filter_map(|topic| here.topics.get(topic).map(|(name, _)| name.clone()))
         .collect();
-    let (diverged, silent) = diverged(flow).await;
-    let led_by_silent = |topic: &str, partition: i32| {
-        let topic = view.topics.get(topic);
-        let partition = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
-        let leader = partition.and_then(|partition| partition.leader);
-        leader.is_none_or(|leader| silent.contains(&leader))
-    };
-    here.high_watermarks
-        .retain(|(topic, partition), _| !paused.contains(topic) && !led_by_silent(topic, *partition));
-    here.foreign = Foreign {
-        topics: recreated,
-        partitions: diverged,
-    };
+    let open = open_positions(flow, &view, committed, &here).await;
+    for (topic, standing) in standings(flow, &view, open, paused).await {
+        let at = (topic, standing.partition);
+        if standing.diverged {
+            here.foreign.partitions.insert(at);
+        } else if standing.compared {
+            here.high_watermarks.insert(at, standing.high_watermark);
+        }
+    }
     here
 }
 
-/// The partitions of a flow that have diverged, as their leaders say, and the daemons that did not say.
-async fn diverged(flow: &Flow) -> (BTreeSet<(String, i32)>, BTreeSet<NodeId>) {
-    let ask = Ask::Diverged {
-        flow: flow.name.clone(),
-    };
-    let mut all: BTreeSet<_> = diverged_here(flow).into_iter().collect();
-    let mut silent = BTreeSet::new();
-    for (node, answer) in ask_all(&flow.target, &ask, WATERMARKS_TIMEOUT).await {
-        match answer {
-            Ok(Answer::Diverged(theirs)) => all.extend(theirs),
-            _ => drop(silent.insert(node)),
-        }
+/// The partitions of positions that do not stand here as they do at the source: only these need to be known any better.
+async fn open_positions(
+    flow: &Flow,
+    view: &View,
+    committed: &BTreeMap<String, Vec<Committed>>,
+    here: &Here,
+) -> BTreeSet<(String, i32)> {
+    let mut open = BTreeSet::new();
+    for (group, committed) in committed {
+        let Ok(stored) = flow.target.group_positions(group).await else {
+            continue;
+        };
+        // Without watermarks nothing is written: what then is pending is open.
+        let decisions = decide(&flow.name, group, committed, &stored, here, 0);
+        let pending = decisions
+            .into_iter()
+            .map(|decision| decision.facts)
+            .filter(|facts| facts.status == PositionStatus::Pending);
+        open.extend(pending.map(|facts| (facts.topic, facts.partition)));
     }
-    (all, silent)
+    open.retain(|(topic, _)| view.topics.contains_key(topic));
+    open
 }
 
-/// The partitions of a flow led here whose records are not those of the source.
-pub(crate) fn diverged_here(flow: &Flow) -> Vec<(String, i32)> {
+/// How partitions stand, as their leaders say, by the topic's name here. Those that are paused, have no leader, or whose
+/// leader says nothing, are left out: positions on them stay as they are.
+async fn standings(
+    flow: &Flow,
+    view: &View,
+    wanted: BTreeSet<(String, i32)>,
+    paused: &BTreeSet<String>,
+) -> Vec<(String, Standing)> {
+    let mut by_leader: BTreeMap<NodeId, Vec<(TopicId, i32)>> = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for (name, number) in wanted {
+        let Some(topic) = view.topics.get(&name).filter(|_| !paused.contains(&name)) else {
+            continue;
+        };
+        let partition = usize::try_from(number)
+            .ok()
+            .and_then(|at| topic.partitions.get(at));
+        if let Some(leader) = partition.and_then(|partition| partition.leader) {
+            by_leader.entry(leader).or_default().push((topic.id, number));
+            names.insert(topic.id, name);
+        }
+    }
+    let asked = by_leader.into_iter().map(|(leader, partitions)| async move {
+        if leader == flow.target.node_id() {
+            return standings_here(flow, &partitions);
+        }
+        let ask = Ask::Standings {
+            flow: flow.name.clone(),
+            partitions,
+        };
+        match peers::ask(flow.target.as_ref(), leader, ask.encode(&[]), STANDINGS_TIMEOUT).await {
+            Ok(Answer::Standings(all)) => all,
+            _ => Vec::new(),
+        }
+    });
+    let all = join_all(asked).await.into_iter().flatten();
+    all.filter_map(|standing| Some((names.get(&standing.topic)?.clone(), standing)))
+        .collect()
+}
+
+/// How these partitions stand that are copied here.
+pub(crate) fn standings_here(flow: &Flow, partitions: &[(TopicId, i32)]) -> Vec<Standing> {
+    let wanted: BTreeSet<&(TopicId, i32)> = partitions.iter().collect();
     let copied = flow.board.partitions().into_iter();
-    let diverged = copied.filter(|(_, facts)| facts.health == Health::Diverged);
-    diverged.map(|(here, _)| (here.name, here.partition)).collect()
+    copied
+        .filter(|(here, _)| wanted.contains(&(here.topic, here.partition)))
+        .filter_map(|(here, facts)| {
+            let log = flow.target.log(here.topic, here.partition).ok()?;
+            Some(Standing {
+                topic: here.topic,
+                partition: here.partition,
+                high_watermark: log.high_watermark,
+                compared: facts.compared,
+                diverged: facts.health == Health::Diverged,
+            })
+        })
+        .collect()
 }
 
 /// The flow's topics that stand still, by their names here.
 fn paused_topics(view: &View, flow: &str) -> BTreeSet<String> {
     let paused = view.topics_of(flow).filter(|(topic, _)| topic.paused.is_some());
     paused.map(|(topic, _)| topic.name.clone()).collect()
-}
-
-/// The high watermarks of a flow's partitions, from all daemons that answer.
-async fn watermarks(flow: &Flow) -> Vec<Watermark> {
-    let ask = Ask::Watermarks {
-        flow: flow.name.clone(),
-    };
-    let mut all = led_here(flow.target.as_ref(), &flow.name);
-    for (_, answer) in ask_all(&flow.target, &ask, WATERMARKS_TIMEOUT).await {
-        if let Ok(Answer::Watermarks(theirs)) = answer {
-            all.extend(theirs);
-        }
-    }
-    all
 }
 
 /// The high watermarks of a flow's partitions led here.

@@ -44,10 +44,12 @@ pub(crate) enum Ask {
         /// The flow.
         flow: String,
     },
-    /// Partitions of a flow led there on which positions of the source mean nothing: they have diverged.
-    Diverged {
+    /// How these partitions of a flow stand, as far as they are led there.
+    Standings {
         /// The flow.
         flow: String,
+        /// By the topic's id here.
+        partitions: Vec<(TopicId, i32)>,
     },
     /// Compare a piece of a partition led there with its source.
     Compare(Piece),
@@ -86,6 +88,18 @@ pub(crate) enum Ask {
 /// (topic here, partition, high watermark).
 pub(crate) type Watermark = (String, i32, i64);
 
+/// How a partition stands, as its leader says: what a position of the source means on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(crate) topic: TopicId,
+    pub(crate) partition: i32,
+    pub(crate) high_watermark: i64,
+    /// Whether what is here was found to be the source's since its leader last looked at its log.
+    pub(crate) compared: bool,
+    /// Whether it was found not to be.
+    pub(crate) diverged: bool,
+}
+
 /// What a daemon answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Answer {
@@ -94,8 +108,7 @@ pub(crate) enum Answer {
     Finished(Vec<PromotedPosition>),
     /// Aborted transactions, and the partitions (topic, number) that were looked at.
     Aborted(Vec<AbortedTransaction>, Vec<(String, i32)>),
-    /// Topic and number.
-    Diverged(Vec<(String, i32)>),
+    Standings(Vec<Standing>),
     Compared(Compared),
     Rehearsed(Box<PartitionRehearsed>),
     /// The groups whose final positions are written, or are their own.

@@ -14,7 +14,9 @@ pub(crate) fn partition_problems(board: &Board, now_ms: i64) -> Vec<String> {
     let mut problems = Vec::new();
     for (here, facts) in board.partitions() {
         let of = format!("{}/{}", here.name, here.partition);
-        let reason = facts.reason.unwrap_or_default();
+        let reason = facts
+            .reason
+            .unwrap_or_else(|| "the source's leader has not answered yet".into());
         match facts.health {
             Health::Diverged => problems.push(format!("{of} is diverged: {reason}")),
             Health::Failed => problems.push(format!("{of} has failed: {reason}")),

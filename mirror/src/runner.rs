@@ -13,6 +13,7 @@ use tradewind_client::{Client, ClientConfig, Transport};
 use tradewind_transport::{Mesh, TransportOptions};
 use tradewind_wire::clock::Clock;
 use tradewind_wire::flow::{FlowSource, FlowSpec, Pause};
+use tradewind_wire::ids::TopicId;
 use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
@@ -20,12 +21,13 @@ use crate::declaring;
 use crate::failback_report::{FailbackError, FailbackReport};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
-use crate::passes::{self, diverged_here, led_here};
+use crate::passes::{self, led_here, standings_here};
 use crate::peers::{self, Answer, Ask, ask_all};
 use crate::problems::{GAPPED, partition_problems};
 use crate::source::Source;
 use crate::source::kafka::KafkaSource;
 use crate::source::mesh::MeshSource;
+use crate::source::track::Health;
 use crate::status::{
     DaemonReport, FailoverError, FailoverReport, FlowStatus, Known, PartitionReport, PauseError, flow_status,
     paused,
@@ -103,7 +105,7 @@ pub(crate) struct Inner {
     pace: Pace,
     flows: Mutex<BTreeMap<String, Running>>,
     /// High watermarks as daemons last reported them, for partitions without a leader.
-    last_known: Mutex<BTreeMap<(String, i32), i64>>,
+    last_known: Mutex<BTreeMap<(TopicId, i32), i64>>,
     pub(crate) cancel: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -331,6 +333,7 @@ impl Inner {
             },
             pass: tokio::sync::Mutex::default(),
             origins: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 
@@ -461,9 +464,9 @@ impl Inner {
                 let (aborted, of) = transactions::aborted_here(&self.target, &flow).await;
                 Answer::Aborted(aborted, of)
             }
-            Ask::Diverged { flow } => {
+            Ask::Standings { flow, partitions } => {
                 let flow = self.flow(&flow);
-                Answer::Diverged(flow.map_or_else(Vec::new, |flow| diverged_here(&flow)))
+                Answer::Standings(flow.map_or_else(Vec::new, |flow| standings_here(&flow, &partitions)))
             }
             Ask::Compare(piece) => match self.compare(&piece).await {
                 Ok(compared) => Answer::Compared(compared),
@@ -560,12 +563,17 @@ impl Inner {
     fn remember(&self, known: &mut Known) {
         let mut last_known = self.last_known.lock();
         for partition in known.reports.iter().flat_map(|report| &report.partitions) {
-            last_known.insert(
-                (partition.topic.clone(), partition.partition),
-                partition.high_watermark,
-            );
+            last_known.insert((partition.id, partition.partition), partition.high_watermark);
         }
-        known.last_known.clone_from(&last_known);
+        // A topic that was deleted and is copied anew has its old one's name, and nothing of it.
+        let view = self.target.view();
+        let names: BTreeMap<TopicId, &String> =
+            view.topics.iter().map(|(name, topic)| (topic.id, name)).collect();
+        last_known.retain(|(topic, _), _| names.contains_key(topic));
+        let named = last_known.iter().filter_map(|((topic, partition), mark)| {
+            Some((((*names.get(topic)?).clone(), *partition), *mark))
+        });
+        known.last_known = named.collect();
     }
 
     /// What this daemon knows of a flow.
@@ -573,7 +581,7 @@ impl Inner {
         let mut report = DaemonReport::default();
         report.notes.extend(declaring::otherwise_in_file(self, name));
         let Some(flow) = self.flow(name) else {
-            report.partitions = partitions(led_here(self.target.as_ref(), name), &Board::default());
+            report.partitions = partitions(self.target.as_ref(), name, &Board::default());
             return report;
         };
         if fresh {
@@ -585,7 +593,7 @@ impl Inner {
             }
         }
         // After the pass: positions are only as exact as the watermarks that they were compared with.
-        report.partitions = partitions(led_here(self.target.as_ref(), name), &flow.board);
+        report.partitions = partitions(self.target.as_ref(), name, &flow.board);
         report.groups = match flow.board.groups() {
             Some(groups) => groups,
             None => GroupsFacts {
@@ -638,19 +646,26 @@ fn has_news(observation: &Observation, view: &View) -> bool {
     })
 }
 
-fn partitions(watermarks: Vec<(String, i32, i64)>, board: &Board) -> Vec<PartitionReport> {
+fn partitions(target: &dyn Target, flow: &str, board: &Board) -> Vec<PartitionReport> {
+    let ids: BTreeMap<String, TopicId> = target
+        .view()
+        .topics_of(flow)
+        .map(|(topic, _)| (topic.name.clone(), topic.id))
+        .collect();
     let facts: BTreeMap<(String, i32), _> = board
         .partitions()
         .into_iter()
         .map(|(here, facts)| ((here.name, here.partition), facts))
         .collect();
-    watermarks
+    led_here(target, flow)
         .into_iter()
         .map(|(topic, partition, high_watermark)| {
             let facts = facts.get(&(topic.clone(), partition));
             PartitionReport {
                 source_end: facts.and_then(|facts| facts.ends).map(|ends| ends.high_watermark),
                 behind_since_ms: facts.map(|facts| facts.behind_since_ms),
+                diverged: facts.is_some_and(|facts| facts.health == Health::Diverged),
+                id: ids.get(&topic).copied().unwrap_or_default(),
                 topic,
                 partition,
                 high_watermark,

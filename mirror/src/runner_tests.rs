@@ -18,7 +18,10 @@ fn world() -> World {
 
 /// Of a daemon whose configuration says this of flows.
 fn world_with(in_file: Vec<FlowSpec>) -> World {
-    let (target, source) = (FakeTarget::new(), Arc::new(FakeSource::default()));
+    world_of(FakeTarget::new(), Arc::new(FakeSource::default()), in_file)
+}
+
+fn world_of(target: Arc<FakeTarget>, source: Arc<FakeSource>, in_file: Vec<FlowSpec>) -> World {
     let shared = source.clone();
     let often = Pace {
         mesh: Duration::from_millis(50),
@@ -326,5 +329,111 @@ async fn a_plan_says_what_would_be_made_and_makes_nothing_and_an_apply_makes_it(
     world.source.kill();
     let plan = world.mirror.plan(&[spec()]).await.remove(0);
     assert!(plan.problems[0].contains("cannot be looked at"), "{plan:?}");
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_writes_is_told_and_goes_on_by_itself() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.produce("orders", 0, &["a"]);
+    world.target.declare(spec());
+    world.until(even).await;
+    world
+        .target
+        .refuse(Some(crate::target::LogError::NotEnoughReplicas));
+    world.source.produce("orders", 0, &["b"]);
+    world.until(|status| status.lag_records == Some(1)).await;
+    let retrying = |_: &FlowStatus| {
+        let flow = world.mirror.inner.flow(FLOW).unwrap();
+        let partitions = flow.board.partitions();
+        partitions
+            .iter()
+            .any(|(_, facts)| facts.health == Health::Retrying)
+    };
+    world.until(retrying).await;
+    world.target.skip_ms(11_000);
+    let status = world.until(|status| status.state == "degraded").await;
+    assert!(
+        status.problems[0].starts_with("east.orders/0 has tried again for ")
+            && status.problems[0].ends_with("not enough in-sync replicas"),
+        "{status:?}"
+    );
+    assert_eq!(status.lag_records, Some(1));
+    world.target.refuse(None);
+    let status = world.until(even).await;
+    assert_eq!((status.state.as_str(), status.problems.len()), ("active", 0));
+    world.mirror.stop().await;
+}
+
+#[tokio::test]
+async fn no_position_is_written_on_a_partition_that_was_not_compared_since_a_start() {
+    let World {
+        target,
+        source,
+        mirror,
+    } = {
+        let world = world();
+        world.source.create("orders", 1, 1);
+        world.source.produce("orders", 0, &["a", "b", "c"]);
+        world.source.commit("billing", "orders", 0, 1);
+        world.target.declare(spec());
+        world.until(even).await;
+        world
+    };
+    mirror.stop().await;
+    source.keep_epochs(true);
+    source.commit("billing", "orders", 0, 2);
+    let world = world_of(target, source);
+    // A status of a flow that runs asks for a pass and waits for it.
+    let status = world.until(|status| status.groups.total == 1).await;
+    assert_eq!(status.groups.exact, 0, "{status:?}");
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(1));
+    world.source.keep_epochs(false);
+    world.until(even).await;
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(2));
+    world.mirror.stop().await;
+}
+
+/// What `docs/operate/problems.md` advises for a topic that was created again at the source.
+#[tokio::test]
+async fn positions_on_a_mirror_that_was_deleted_and_copied_anew_are_those_of_the_new_one() {
+    let world = world();
+    world.source.create("orders", 1, 1);
+    world.source.produce("orders", 0, &["a", "b", "c", "d"]);
+    world.source.commit("billing", "orders", 0, 4);
+    world.target.declare(spec());
+    world.until(even).await;
+    world.source.recreate("orders", 9);
+    world.source.produce("orders", 0, &["x", "y"]);
+    world.source.produce("orders", 0, &["z"]);
+    world.source.commit("billing", "orders", 0, 3);
+    world.until(|status| status.state == "degraded").await;
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(4));
+    // Its new mirror takes nothing yet: the group has nothing to read here.
+    world
+        .target
+        .refuse(Some(crate::target::LogError::NotEnoughReplicas));
+    world.target.delete("east.orders");
+    let copied = |topic: &crate::target::TopicView| {
+        let bound = topic.mirror.as_ref();
+        bound.is_some_and(|bound| bound.source_topic_id.0[0] == 9)
+    };
+    let pending = |status: &FlowStatus| {
+        let anew = world
+            .target
+            .view()
+            .topics
+            .get("east.orders")
+            .is_some_and(|topic| copied(topic));
+        anew && status.groups.total == 1 && status.lag_records == Some(3)
+    };
+    let status = world.until(pending).await;
+    assert_eq!(status.groups.exact, 0, "{status:?}");
+    assert_ne!(world.target.stored("billing", "east.orders", 0), Some(3));
+    world.target.refuse(None);
+    // The group stays idle: nothing but the mirror changes.
+    world.until(even).await;
+    assert_eq!(world.target.stored("billing", "east.orders", 0), Some(3));
     world.mirror.stop().await;
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tradewind_wire::drill::DrillNote;
 use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::Pause;
+use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::Switchover;
 
 use crate::board::{GroupsFacts, Observation, PositionStatus};
@@ -227,6 +228,9 @@ pub struct DaemonReport {
 pub struct PartitionReport {
     /// The topic's name here.
     pub topic: String,
+    /// Its id here.
+    #[serde(default)]
+    pub id: TopicId,
     /// The partition.
     pub partition: i32,
     /// Its high watermark here.
@@ -235,6 +239,9 @@ pub struct PartitionReport {
     pub source_end: Option<i64>,
     /// Since when something may be missing, in ms.
     pub behind_since_ms: Option<i64>,
+    /// Whether the source has another history.
+    #[serde(default)]
+    pub diverged: bool,
 }
 
 /// What is known of a flow when its status is asked for.
@@ -426,6 +433,11 @@ fn lag(observation: &Observation, known: &Known, now_ms: i64) -> Lag {
 }
 
 fn group_counts(reports: &[DaemonReport]) -> GroupCounts {
+    let partitions = reports.iter().flat_map(|report| &report.partitions);
+    let diverged: BTreeSet<(&str, i32)> = partitions
+        .filter(|partition| partition.diverged)
+        .map(|partition| (partition.topic.as_str(), partition.partition))
+        .collect();
     let positions: BTreeMap<(&str, &str, i32), PositionStatus> = reports
         .iter()
         .flat_map(|report| &report.groups.positions)
@@ -438,8 +450,10 @@ fn group_counts(reports: &[DaemonReport]) -> GroupCounts {
         .collect();
     GroupCounts {
         exact: positions
-            .values()
-            .filter(|status| **status == PositionStatus::Exact)
+            .iter()
+            .filter(|((_, topic, partition), status)| {
+                **status == PositionStatus::Exact && !diverged.contains(&(*topic, *partition))
+            })
             .count(),
         total: positions.len(),
     }

@@ -26,10 +26,12 @@ fn report(partitions: &[(i32, i64)]) -> DaemonReport {
             .iter()
             .map(|(partition, high_watermark)| PartitionReport {
                 topic: "east.orders".into(),
+                id: TopicId([1; 16]),
                 partition: *partition,
                 high_watermark: *high_watermark,
                 source_end: None,
                 behind_since_ms: Some(4_000),
+                diverged: false,
             })
             .collect(),
         ..DaemonReport::default()
@@ -158,8 +160,14 @@ fn groups_are_counted_once_per_partition() {
     one.groups.seen = vec!["g".into(), "moving".into()];
     let mut other = one.clone();
     other.groups.done = vec!["g".into()];
+    let one_more = other.clone();
     let status = status(&known(Some(observation(&[])), vec![one, other]));
     assert_eq!(status.groups, GroupCounts { exact: 1, total: 2 });
+    // What is stored on a diverged partition is no position of the source, however alike the numbers are.
+    let mut led = report(&[(0, 9), (1, 9)]);
+    led.partitions[0].diverged = true;
+    let apart = self::status(&known(Some(observation(&[])), vec![one_more, led]));
+    assert_eq!(apart.groups, GroupCounts { exact: 0, total: 2 });
     assert_eq!(
         status.problems.len(),
         1,

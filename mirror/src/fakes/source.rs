@@ -19,6 +19,8 @@ struct SourceState {
     hidden: BTreeSet<String>,
     groups: BTreeMap<String, Vec<Committed>>,
     dead: bool,
+    /// Whether nobody is told where an epoch ends.
+    silent: bool,
 }
 
 /// A source with one broker, number 7, at leader epoch 3.
@@ -83,6 +85,11 @@ impl FakeSource {
     /// From now on nobody is told the configs of this topic, or the positions of this group.
     pub(crate) fn hide(&self, name: &str) {
         self.state.lock().hidden.insert(name.into());
+    }
+
+    /// From now on nobody is told where an epoch ends; or everybody again.
+    pub(crate) fn keep_epochs(&self, silent: bool) {
+        self.state.lock().silent = silent;
     }
 
     pub(crate) fn kill(&self) {
@@ -185,6 +192,9 @@ impl Source for FakeSource {
 
     async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
         let state = self.alive()?;
+        if state.silent {
+            return Err(SourceError::Unreachable("it does not say".into()));
+        }
         let end = end_of(&state.topics[&partition.topic].1[partition.partition as usize]);
         Ok(EpochEnd { epoch, end })
     }

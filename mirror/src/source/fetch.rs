@@ -168,6 +168,7 @@ pub(super) fn prepare_local(context: &LinkContext, tracks: &mut Tracks) {
         .filter(|track| track.step(now_ms) == Step::Begin)
     {
         begin(context, &view, track, now_ms);
+        publish_one(context, track);
     }
 }
 

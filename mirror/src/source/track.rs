@@ -123,6 +123,8 @@ pub struct Track {
     crossing: Option<i32>,
     /// The end here and the newer epoch behind it for which that was done.
     crossed: Option<(i64, i32)>,
+    /// Whether the source has confirmed, since this track last began, that our records are its own.
+    compared: bool,
     /// Answers in a row that brought only what is not committed at the source.
     above: u8,
     /// What the log here says of tombstones; and since when they may have been missed, as far as this track knows.
@@ -180,6 +182,7 @@ impl Track {
             matched: false,
             crossing: None,
             crossed: None,
+            compared: false,
             above: 0,
             tombstones: None,
             away_since_ms: None,
@@ -215,6 +218,7 @@ impl Track {
         self.pending_gap = None;
         self.deleted_here = log.deleted;
         self.matched = false;
+        self.compared = false;
         self.crossing = None;
         self.gap = lineage
             .iter()
@@ -245,7 +249,10 @@ impl Track {
                 now_ms,
             ),
             // Batches from before leader epochs (KIP-101) cannot be checked by them.
-            Some(entry) if entry.source_epoch < 0 => self.phase = Phase::Read,
+            Some(entry) if entry.source_epoch < 0 => {
+                self.compared = true;
+                self.phase = Phase::Read;
+            }
             Some(entry) => self.phase = Phase::Check(entry.source_epoch),
             None if log.end > 0 => {
                 self.halt(
@@ -254,7 +261,10 @@ impl Track {
                     now_ms,
                 );
             }
-            None => self.phase = Phase::Read,
+            None => {
+                self.compared = true;
+                self.phase = Phase::Read;
+            }
         }
     }
 
@@ -288,6 +298,7 @@ impl Track {
         let crossing = self.crossing.take();
         if answer.epoch == last && answer.end >= self.end {
             self.crossed = crossing.map(|epoch| (self.end, epoch));
+            self.compared = true;
             self.phase = Phase::Read;
         } else if crossing.is_none() && self.source_epoch >= 0 && self.source_epoch <= last {
             // Our epoch is still the newest there: an old leader, or one that has not caught up with its own log.
@@ -388,6 +399,7 @@ impl Track {
             && self.must_compare(first.epoch)
         {
             self.crossing = Some(first.epoch);
+            self.compared = false;
             self.phase = Phase::Check(self.last_epoch.unwrap_or(-1));
             return VecDeque::new();
         }
@@ -448,12 +460,16 @@ impl Track {
             Some(fault @ (BadSource::OldFormat { .. } | BadSource::Damaged { .. })) if writes.is_empty() => {
                 self.halt(Health::Failed, fault.to_string(), now_ms);
             }
-            _ => {
-                self.health = Health::Active;
-                self.reason = None;
-            }
+            _ => {}
         }
         writes
+    }
+
+    /// It does what it is for: something was written, or there is nothing to write. An answer alone proves nothing, as each
+    /// of its writes may be refused here.
+    fn is_well(&mut self) {
+        self.health = Health::Active;
+        self.reason = None;
     }
 
     /// Whether histories are to be compared before records of `epoch` are written behind ours. Since they last were the
@@ -471,6 +487,9 @@ impl Track {
         if self.end >= ends.high_watermark {
             self.caught_up_ms = Some(now_ms);
             self.tombstones_told = false;
+            if self.phase == Phase::Read && !self.barred {
+                self.is_well();
+            }
         }
     }
 
@@ -482,6 +501,7 @@ impl Track {
         }
         self.end = end;
         self.last_epoch = Some(write.epoch);
+        self.is_well();
         // Told once for each absence; the entry with it is in the metadata log.
         self.tombstones_told |= self.gap.is_some();
         if self.ends.is_some_and(|ends| end >= ends.high_watermark) {
@@ -498,6 +518,11 @@ impl Track {
     pub fn on_write_failed(&mut self, error: &LogError, now_ms: i64) {
         match error {
             LogError::NotLeader | LogError::OtherEpoch { .. } | LogError::OtherEnd { .. } => {
+                // Passes within moments as a rule; a halt keeps its own reason.
+                if matches!(self.health, Health::Starting | Health::Active) {
+                    self.health = Health::Retrying;
+                    self.reason = Some(error.to_string());
+                }
                 self.session = None;
                 self.phase = Phase::Wait(now_ms + RETRY_MS / 5);
             }
@@ -566,8 +591,13 @@ impl Track {
             self.phase = Phase::Read;
         }
         self.matched = true;
-        self.health = Health::Active;
-        self.reason = None;
+        self.compared = true;
+    }
+
+    /// Whether what is here is known to be the source's, since this daemon last looked at its log: only then a position there
+    /// means anything here.
+    pub fn is_compared(&self) -> bool {
+        self.compared && self.health != Health::Diverged
     }
 
     /// The source epoch to compare by when a push session starts; -1 if there is nothing to compare. Behind a gap there is

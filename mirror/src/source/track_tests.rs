@@ -4,6 +4,8 @@ use tradewind_wire::batch::{BatchBuilder, TimestampType};
 use tradewind_wire::compression::Codec;
 
 use super::*;
+use crate::board::Board;
+use crate::problems::partition_problems;
 
 fn track() -> Track {
     let here = PartitionHere {
@@ -339,11 +341,11 @@ fn records_above_the_sources_own_watermark_wait_and_are_told_when_they_stay_ther
     assert_eq!(track.health().0, Health::Retrying);
     track.begin(log(3), &[entry(0, 5)], RETRY_MS);
     track.on_epoch_end(EpochEnd { epoch: 5, end: 3 }, RETRY_MS);
-    assert_eq!(
-        track.on_fetched(records(0, 5, &[batch(3, 2, 5)]), RETRY_MS).len(),
-        1
-    );
-    assert_eq!(track.health().0, Health::Active);
+    let writes = track.on_fetched(records(0, 5, &[batch(3, 2, 5)]), RETRY_MS);
+    assert_eq!(writes.len(), 1);
+    assert_eq!(track.health().0, Health::Retrying, "nothing is written yet");
+    write_all(&mut track, writes);
+    assert_eq!(track.health(), (Health::Active, None));
 }
 
 #[test]
@@ -423,6 +425,74 @@ fn holes_in_a_compacted_topic_after_a_long_absence_are_a_recorded_gap() {
     );
     let writes = track.on_fetched(records(0, 30, &[batch(25, 5, 5)]), 2_100);
     assert_eq!(writes[0].lineage, None);
+}
+
+/// Each try goes well until its write: what is told of it must not begin anew with each answer of the source.
+#[test]
+fn a_write_that_is_refused_again_and_again_is_told_over_both_kinds_of_links() {
+    for pushed in [false, true] {
+        let (mut track, board) = (track(), Board::default());
+        let mut now_ms = 0;
+        while now_ms < 11_000 {
+            track.begin(log(10), &[entry(0, 5)], now_ms);
+            if pushed {
+                track.on_match();
+                let ends = SourceEnds {
+                    start: 0,
+                    high_watermark: 12,
+                };
+                track.on_ends(ends, now_ms);
+            } else {
+                track.on_epoch_end(EpochEnd { epoch: 5, end: 10 }, now_ms);
+            }
+            board.set_partition(&track, now_ms);
+            assert_eq!(
+                track.on_fetched(records(0, 12, &[batch(10, 2, 5)]), now_ms).len(),
+                1
+            );
+            board.set_partition(&track, now_ms);
+            track.on_write_failed(&LogError::NotEnoughReplicas, now_ms);
+            board.set_partition(&track, now_ms);
+            now_ms += RETRY_MS;
+        }
+        let problems = partition_problems(&board, now_ms);
+        let told = "east.orders/0 has tried again for 11 s: not enough in-sync replicas";
+        assert_eq!(problems, [told], "pushed: {pushed}");
+        track.begin(log(10), &[entry(0, 5)], now_ms);
+        track.on_match();
+        let writes = track.on_fetched(records(0, 12, &[batch(10, 2, 5)]), now_ms);
+        write_all(&mut track, writes);
+        board.set_partition(&track, now_ms);
+        assert_eq!(partition_problems(&board, now_ms), [""; 0]);
+    }
+}
+
+#[test]
+fn only_what_was_compared_since_its_log_was_looked_at_counts_as_the_sources() {
+    let mut track = track();
+    assert!(!track.is_compared());
+    track.begin(log(10), &[entry(0, 5)], 0);
+    assert!(!track.is_compared());
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 10 }, 0);
+    assert!(track.is_compared());
+    // A newer epoch behind ours: the source's leader may be another one, which lacks some of ours.
+    assert!(track.on_fetched(records(0, 11, &[batch(10, 1, 6)]), 0).is_empty());
+    assert!(!track.is_compared());
+    track.on_epoch_end(EpochEnd { epoch: 5, end: 7 }, 0);
+    assert!(!track.is_compared() && track.health().0 == Health::Diverged);
+    track.begin(log(10), &[entry(0, 5)], RECHECK_MS);
+    track.on_match();
+    assert!(!track.is_compared(), "it is diverged until it does well again");
+    track.on_ends(
+        SourceEnds {
+            start: 0,
+            high_watermark: 10,
+        },
+        RECHECK_MS,
+    );
+    assert!(track.is_compared());
+    track.begin(log(0), &[], 0);
+    assert!(track.is_compared(), "there is nothing to compare");
 }
 
 /// The metadata log refuses an entry that begins at the source below the one before (`apply/flows.rs`), and such a refusal is
