@@ -183,6 +183,10 @@ pub enum TruncateError {
         /// The log end.
         end: i64,
     },
+    /// A branch shares what is to be cut, and there is no room for a copy of it. The log is as it was; without the branch nothing
+    /// is copied.
+    #[error("no room to copy what a branch shares")]
+    NoRoom,
     /// The disk failed; the log is poisoned now.
     #[error("truncation failed: {0}")]
     Io(#[from] io::Error),

@@ -97,6 +97,16 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// about to write to a segment in place asks for this first, because a branch may share it. Returns whether it was shared;
 /// a file that is not, or not there, stays as it is.
 pub(crate) fn unshare(path: &Path, keep: u64) -> io::Result<bool> {
+    let shared = copy_shared(path, keep)?;
+    if shared {
+        adopt_copy(path)?;
+    }
+    Ok(shared)
+}
+
+/// The first half of [`unshare`], which changes nothing of the file: makes the copy beside it. Nothing is left of one that
+/// fails.
+pub(crate) fn copy_shared(path: &Path, keep: u64) -> io::Result<bool> {
     let meta = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,
@@ -105,15 +115,23 @@ pub(crate) fn unshare(path: &Path, keep: u64) -> io::Result<bool> {
         return Ok(false);
     }
     let temporary = with_suffix(path, ".tmp");
-    let mut copy = File::create(&temporary)?;
-    io::copy(&mut File::open(path)?.take(keep), &mut copy)?;
-    // The age of records without a time is their file's.
-    let _ = copy.set_modified(meta.modified()?);
-    copy.sync_all()?;
-    drop(copy);
-    std::fs::rename(&temporary, path)?;
-    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))?;
+    let copying = || {
+        let mut copy = File::create(&temporary)?;
+        io::copy(&mut File::open(path)?.take(keep), &mut copy)?;
+        #[cfg(test)]
+        full::check(&temporary)?;
+        // The age of records without a time is their file's.
+        let _ = copy.set_modified(meta.modified()?);
+        copy.sync_all()
+    };
+    copying().inspect_err(|_: &io::Error| drop(std::fs::remove_file(&temporary)))?;
     Ok(true)
+}
+
+/// The second half: puts the copy in the file's place.
+pub(crate) fn adopt_copy(path: &Path) -> io::Result<()> {
+    std::fs::rename(with_suffix(path, ".tmp"), path)?;
+    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 /// Removes a file that may be absent.

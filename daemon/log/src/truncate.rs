@@ -31,7 +31,28 @@ impl Log {
         if state.segment_at(offset).is_none() {
             return self.cut(&mut state, |log, state| log.start_over(state, offset));
         }
-        self.cut(&mut state, |log, state| log.cut_end(state, offset))
+        let copied = self.copy_shared_before(&state, offset)?;
+        self.cut(&mut state, |log, state| log.cut_end(state, offset, copied))
+    }
+
+    /// Makes the copy of what stays of the segment that is cut, if a branch shares it; before anything is changed. Returns
+    /// whether there is one.
+    fn copy_shared_before(&self, state: &State, offset: i64) -> Result<bool, TruncateError> {
+        let Some(at) = state.segment_at(offset) else {
+            return Ok(false);
+        };
+        let segment = &state.segments[at];
+        let copied = cut_position(segment, offset).and_then(|keep| {
+            let [path, ..] = segment.paths();
+            files::copy_shared(&path, keep)
+        });
+        copied.map_err(|error| {
+            if files::is_disk_full(&error) {
+                return TruncateError::NoRoom;
+            }
+            self.fail("truncating", &error);
+            TruncateError::Io(error)
+        })
     }
 
     /// Removes everything; the log is empty at `offset`: a replica whose leader's log starts past its end.
@@ -151,7 +172,8 @@ impl Log {
         Ok(())
     }
 
-    fn cut_end(&self, state: &mut State, offset: i64) -> io::Result<()> {
+    /// `copied`: whether [`Self::copy_shared_before`] has made a copy.
+    fn cut_end(&self, state: &mut State, offset: i64, copied: bool) -> io::Result<()> {
         compaction::before_cut(&self.dir, state, offset)?;
         if offset < state.flushed {
             // The new end lies in this segment, at or below the offset; where exactly is not known yet.
@@ -180,7 +202,9 @@ impl Log {
         };
         index.truncate(kept.relative(offset), position);
         // A branch keeps what is cut here; only what stays has to be copied for it.
-        files::unshare(&paths[0], position)?;
+        if copied {
+            files::adopt_copy(&paths[0])?;
+        }
         let mut cut = Segment::active(&self.dir, base)?;
         cut.aborted = std::mem::take(&mut kept.aborted);
         cut.first_append_ms = kept.first_append_ms;

@@ -24,6 +24,7 @@ use super::signal::{Kind, StreamSignal};
 use crate::bugs::{self, Bug};
 use crate::metrics;
 use crate::replica::{Replica, ReplicaError};
+use crate::threads;
 
 /// How long a lane waits after a failed connection, and a session after a refusal.
 const RETRY: Duration = Duration::from_millis(100);
@@ -128,7 +129,7 @@ impl Stream {
         let receiving = async {
             while let Ok(Some(frame)) = rx.recv().await {
                 match Push::decode(frame) {
-                    Ok(frame) => self.received(frame),
+                    Ok(frame) => self.received(frame).await,
                     Err(error) => {
                         tracing::warn!(%error, "leaving a replication stream");
                         break;
@@ -277,7 +278,7 @@ impl Stream {
         }
     }
 
-    fn received(&self, frame: Push) {
+    async fn received(&self, frame: Push) {
         let handle = match &frame {
             Push::Match { handle, .. }
             | Push::Diverge { handle, .. }
@@ -293,7 +294,7 @@ impl Stream {
         }
         match frame {
             Push::Match { mark, .. } => self.matched(handle, &session, mark),
-            Push::Diverge { epoch, end, .. } => self.diverged(handle, &session, epoch, end),
+            Push::Diverge { epoch, end, .. } => self.diverged(handle, &session, epoch, end).await,
             Push::Refused { reason, mark, .. } => self.refused(handle, &session, reason, mark),
             Push::Data {
                 prev_end,
@@ -343,13 +344,18 @@ impl Stream {
         }
     }
 
-    fn diverged(&self, handle: u32, session: &Session, epoch: i32, end: i64) {
-        let replica = &session.replica;
-        let cut = if epoch < 0 {
-            replica.restart_at(end, session.epoch)
-        } else {
-            replica.cut_divergence(epoch, end, session.epoch)
-        };
+    /// A cut waits for the disk, and copies what a branch shares: not on this thread.
+    async fn diverged(&self, handle: u32, session: &Session, epoch: i32, end: i64) {
+        let (replica, session_epoch) = (Arc::clone(&session.replica), session.epoch);
+        let cutting = threads::blocking(move || {
+            if epoch < 0 {
+                replica.restart_at(end, session_epoch)
+            } else {
+                replica.cut_divergence(epoch, end, session_epoch)
+            }
+        });
+        // The runtime ends, and the stream with it.
+        let Ok(cut) = cutting.await else { return };
         match cut {
             Ok(()) => self.again(handle),
             Err(error) => self.broken(handle, session, &error),

@@ -8,7 +8,7 @@ use tradewind_wire::batch::{ControlKind, control_batch};
 
 use super::compaction::{compact, put};
 use super::*;
-use crate::{BranchError, BranchLimits, Branched, Volume};
+use crate::{BranchError, BranchLimits, Branched, TruncateError, Volume};
 
 const FREE: BranchLimits = BranchLimits {
     copy_bytes: u64::MAX,
@@ -348,4 +348,24 @@ fn the_recent_part_of_a_log_is_made_of_whole_segments() {
     assert_eq!(log.recent_from(two - 1), newest);
     log.trim_to(5).unwrap();
     assert_eq!(log.recent_from(u64::MAX), 5);
+}
+
+/// The copy that a cut needs is made before the cut begins: a disk without room for it leaves the log as it was.
+#[test]
+fn a_cut_of_what_a_branch_shares_needs_room_and_changes_nothing_without() {
+    let bench = Bench::without_tail();
+    let log = filled(&bench);
+    let made = log.branch(&place(&bench), 45, FREE).unwrap();
+    let before = (contents(bench.path()), extents(&log));
+    crate::files::full::set(Some(".log.tmp"));
+    let refused = log.truncate_to(25);
+    crate::files::full::set(None);
+    assert!(matches!(refused, Err(TruncateError::NoRoom)), "{refused:?}");
+    assert_eq!(log.poisoned(), None);
+    assert_eq!((contents(bench.path()), extents(&log)), before);
+    log.append(sequenced(1, 4, 0, 60), 6).unwrap();
+    log.truncate_to(25).unwrap();
+    assert_eq!(log.end(), 25);
+    let (branch, recovered) = Log::open(&place(&bench), bench.config.clone(), made.hint, &bench.env).unwrap();
+    assert_eq!((branch.end(), recovered), (45, Recovered::default()));
 }
