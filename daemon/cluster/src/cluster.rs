@@ -406,7 +406,7 @@ impl Cluster {
             }
             let opened = self.inner.stream(node, Conversation::Call).await;
             let (tx, rx) = opened?;
-            calls::call(tx, rx, name, payload).await
+            calls::call(tx, rx, name, payload, timeout).await
         };
         match tokio::time::timeout(timeout, calling).await {
             Ok(result) => result.map_err(fail),
