@@ -42,13 +42,16 @@ pub(crate) fn rehearsals() -> Rehearsals {
     Arc::new(Semaphore::new(1))
 }
 
-/// Rehearses; waits until no other rehearsal runs here.
+/// Rehearses; waits until no other rehearsal runs here, which counts as time of this one.
 pub(crate) async fn rehearse(
     inner: &Arc<Inner>,
     replica: Arc<Replica>,
     wish: Rehearsal,
 ) -> Result<Rehearsed, String> {
-    let place = inner.rehearsals.clone().acquire_owned().await;
+    let time = Duration::from_millis(wish.time_ms);
+    let until = inner.clock.monotonic().saturating_add(time);
+    let place = tokio::time::timeout(time, inner.rehearsals.clone().acquire_owned()).await;
+    let place = place.map_err(|_| "another rehearsal on its daemon took all of its time".to_owned())?;
     let place = place.map_err(|error| error.to_string())?;
     let mut env = LogEnv::new(Arc::clone(&inner.clock));
     env.room = Arc::clone(&inner.room);
@@ -64,7 +67,7 @@ pub(crate) async fn rehearse(
             clock,
             done: Vec::new(),
         };
-        let mut told = on_branch(&replica, &branch, &env, &wish, &mut steps)?;
+        let mut told = on_branch(&replica, &branch, &env, (&wish, until), &mut steps)?;
         let dropped = steps.run("drop", || branch.data_dir.remove_branch(id));
         dropped.map_err(|error| format!("cannot remove the branch: {error}"))?;
         told.steps = steps.done;
@@ -110,7 +113,7 @@ fn on_branch(
     replica: &Replica,
     place: &Branch,
     env: &LogEnv,
-    wish: &Rehearsal,
+    (wish, until): (&Rehearsal, Duration),
     steps: &mut Steps,
 ) -> Result<Rehearsed, String> {
     let view = replica.leader(None).map_err(|error| error.to_string())?;
@@ -124,7 +127,7 @@ fn on_branch(
     let free = free.map_or(u64::MAX, |bytes| u64::try_from(bytes).unwrap_or(0));
     let limits = BranchLimits {
         copy_bytes: wish.copy_bytes.min(free / 2),
-        until: env.clock.monotonic() + Duration::from_millis(wish.time_ms),
+        until,
     };
     let made = steps.run("branch", || log.branch(&dir, cut, limits));
     let made = made.map_err(|error| format!("no branch at offset {cut}: {error}"))?;
@@ -132,6 +135,9 @@ fn on_branch(
     replica
         .leader(Some(view.epoch))
         .map_err(|error| error.to_string())?;
+    if env.clock.monotonic() >= until {
+        return Err("no time was left to open the branch".to_owned());
+    }
     let config = (*log.config()).clone();
     let opened = steps.run("open", || Log::open(&dir, config, made.hint, env));
     let (branch, recovered) = opened.map_err(|error| format!("the branch cannot be opened: {error}"))?;
@@ -167,7 +173,10 @@ fn on_branch(
         all.map(|position| next_record(&branch, told.cut, *position))
             .collect()
     });
-    match steps.run("checksum", || checksum(log, &branch, told.cut, wish.check_bytes)) {
+    let in_time = || env.clock.monotonic() < until;
+    match steps.run("checksum", || {
+        checksum(log, &branch, told.cut, wish.check_bytes, in_time)
+    }) {
         Ok(checksum) => {
             if checksum.same == Some(false) {
                 told.failures.push(format!(
@@ -282,32 +291,49 @@ fn look_for(branch: &Log, cut: i64, found: &mut Found) -> Result<(), String> {
     Err(format!("no record within {BATCHES} reads"))
 }
 
-/// The digest of the newest part of the branch below the cut, compared with the log's.
-fn checksum(log: &Log, branch: &Log, cut: i64, bytes: u64) -> Result<Checksum, String> {
-    let from = branch.recent_from(bytes).min(cut);
-    let (to, here) = digest(branch, from, cut)?;
-    let (there_to, there) = digest(log, from, to)?;
+/// The digest of the newest whole batches of the branch below the cut, of so many bytes, compared with the log's. Read in pieces
+/// of [`AUDIT_BYTES_MAX`](tradewind_wire::audit::AUDIT_BYTES_MAX) at most.
+fn checksum(
+    log: &Log,
+    branch: &Log,
+    cut: i64,
+    bytes: u64,
+    in_time: impl Fn() -> bool,
+) -> Result<Checksum, String> {
+    let from = branch.recent_from(cut, bytes);
+    let from = from.map_err(|error| format!("the newest part is not found: {error}"))?;
+    let (mut here, mut there) = (RangeDigest::default(), RangeDigest::default());
+    let (mut to, mut whole) = (from, true);
+    while to < cut {
+        if !in_time() {
+            return Err(format!("no time was left to compare offsets {to} to {}", cut - 1));
+        }
+        let next = digest(&mut here, branch, to, cut)?;
+        if next <= to {
+            break;
+        }
+        whole &= digest(&mut there, log, to, next)? == next;
+        to = next;
+    }
     // Asked after both were read: what was removed or rewritten meanwhile is no difference.
-    let comparable = log.start() <= from && log.compactable_to() <= from && there_to == to;
+    let comparable = whole && log.start() <= from && log.compactable_to() <= from;
+    // Where nothing was looked at nothing is the same.
+    let looked = to == cut && here.batches > 0;
     Ok(Checksum {
         from,
         to,
         batches: here.batches,
         bytes: here.bytes,
         digest: format!("{:016x}", here.digest),
-        same: comparable.then_some(here == there && here.damaged == 0),
+        same: (comparable && looked).then_some(here == there && here.damaged == 0),
     })
 }
 
-fn digest(log: &Log, from: i64, to: i64) -> Result<(i64, RangeDigest), String> {
-    if from >= to {
-        return Ok((from, RangeDigest::default()));
-    }
-    let mut auditor = Auditor::new(vec![from, to], false).ok_or("bounds that are no range")?;
+/// Takes batches between two offsets into a digest, and says up to where.
+fn digest(sum: &mut RangeDigest, log: &Log, from: i64, to: i64) -> Result<i64, String> {
+    let mut auditor = Auditor::new(vec![from, to], true).ok_or("bounds that are no range")?;
     feed(&mut auditor, log, to)?;
     let found = auditor.finish(log.start(), to, None);
-    Ok((
-        found.complete_to,
-        found.ranges.first().copied().unwrap_or_default(),
-    ))
+    found.items.iter().for_each(|item| sum.add(item));
+    Ok(found.complete_to)
 }

@@ -22,7 +22,7 @@ use crate::epochs::{self, Epochs};
 use crate::log::{Log, OpenHint, State};
 use crate::read::search;
 use crate::scan::{Found, ScanError};
-use crate::segment;
+use crate::segment::{self, Segment};
 use crate::{compaction, snapshot};
 
 /// Bytes that are copied between two looks at the clock.
@@ -233,21 +233,73 @@ impl Log {
         Ok(())
     }
 
-    /// Where the newest segments begin that hold at most so many bytes together; the last segment counts always.
-    pub fn recent_from(&self, bytes: u64) -> i64 {
+    /// Where the newest whole batches begin that hold at most so many bytes together and end at or below `up_to`: at least one
+    /// batch, if there is any and bytes are asked for. Reads files: not for a network thread.
+    pub fn recent_from(&self, up_to: i64, bytes: u64) -> io::Result<i64> {
         let state = self.lock();
-        let mut size = 0u64;
-        let recent = state
-            .segments
-            .iter()
-            .rev()
-            .enumerate()
-            .take_while(|(i, segment)| {
-                size = size.saturating_add(segment.size);
-                *i == 0 || size <= bytes
-            });
-        let first = recent.last().map_or(state.start, |(_, segment)| segment.base);
-        first.clamp(state.start, state.end)
+        let up_to = up_to.clamp(state.start, state.end);
+        let (mut left, mut from) = (bytes, up_to);
+        let last = state.segment_at(up_to).unwrap_or(0);
+        for segment in state.segments.range(..=last).rev() {
+            if left == 0 || from <= state.start {
+                break;
+            }
+            let end = match segment.next_offset <= up_to {
+                true => segment.size,
+                false => position_of(self, segment, 0, |found| found.header.next_offset() > up_to)?
+                    .map_or(segment.size, |(position, _)| position),
+            };
+            if end <= left {
+                left -= end;
+                from = segment.base;
+                continue;
+            }
+            // The first batch of those that fit; or the last of all, which is larger.
+            let at = end - left;
+            let first = position_of(self, segment, at, |found| {
+                found.position >= at && found.position < end
+            })?;
+            let first = match first {
+                None if from == up_to => {
+                    let last = |found: &Found| found.position + found.header.size() as u64 >= end;
+                    position_of(self, segment, at, last)?
+                }
+                first => first,
+            };
+            from = first.map_or(from, |(_, base)| base);
+            break;
+        }
+        Ok(from.clamp(state.start, up_to))
+    }
+}
+
+/// Position and base offset of the first batch of a segment for which `wanted` holds; none begins before the one that holds
+/// `near`, as far as the index knows.
+fn position_of(
+    log: &Log,
+    segment: &Segment,
+    near: u64,
+    wanted: impl Fn(&Found) -> bool,
+) -> io::Result<Option<(u64, i64)>> {
+    // The index goes from offsets to positions; both rise.
+    let (mut low, mut high) = (segment.base, segment.next_offset);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match segment.position_hint(middle).resolve() <= near {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    let file = segment.file.open(&log.env.files)?;
+    let hint = segment.position_hint(low).resolve();
+    let hint = if hint <= near { hint } else { 0 };
+    let found = search(&file, segment.base, segment.size, (hint, low), wanted);
+    match found {
+        Ok(found) => Ok(found.map(|found| (found.position, found.header.base_offset))),
+        Err(ScanError::Io(error)) => Err(error),
+        Err(ScanError::Damaged { position, reason }) => {
+            Err(io::Error::other(format!("damaged at byte {position}: {reason}")))
+        }
     }
 }
 

@@ -23,9 +23,9 @@ pub struct Rehearsal {
     pub partition: i32,
     /// Bytes that may be copied.
     pub copy_bytes: u64,
-    /// Bytes whose digests are compared with the log's.
+    /// Bytes whose digests are compared with the log's: of the newest whole batches, at least one unless it is zero.
     pub check_bytes: u64,
-    /// How long making the branch may take, in ms.
+    /// How long it may take, in ms: waiting for its turn, making and opening the branch, and comparing.
     pub time_ms: u64,
     /// Where groups stand, as offsets of the source. What the branch does not reach means its end, as in a failover.
     pub positions: Vec<i64>,
@@ -82,7 +82,8 @@ pub struct Checksum {
     pub bytes: u64,
     /// 64-bit FNV-1a, in hexadecimal.
     pub digest: String,
-    /// Whether the log has the same there; null if it has removed or may have rewritten some of it meanwhile.
+    /// Whether the log has the same there; null if it has removed or may have rewritten some of it meanwhile, and if there was
+    /// nothing to compare.
     pub same: Option<bool>,
 }
 
@@ -114,6 +115,17 @@ pub struct DrillNote {
     /// How it ended; none while it runs, and if the daemon did not live to say so.
     #[serde(default)]
     pub end: Option<DrillEnd>,
+}
+
+impl DrillNote {
+    /// Whether it runs, as far as anybody can know: it has not ended, its time is not up, and its daemon has served since before
+    /// it began. `session` is the entry with which that daemon began to; none if it is fenced or gone. What a daemon began
+    /// before that it does not go on with.
+    pub fn runs(&self, session: Option<u64>, now_ms: i64) -> bool {
+        self.end.is_none()
+            && session.is_some_and(|session| session < self.index)
+            && now_ms.saturating_sub(self.begun_ms) < MAX_DRILL_MS
+    }
 }
 
 /// How a drill ended.

@@ -328,28 +328,6 @@ fn what_would_cost_too_much_is_refused_and_leaves_nothing() {
     assert!(matches!(refused(40, FREE), BranchError::Unusable(_)));
 }
 
-#[test]
-fn the_recent_part_of_a_log_is_made_of_whole_segments() {
-    let bench = Bench::without_tail();
-    let log = filled(&bench);
-    let bases: Vec<i64> = log.lock().segments.iter().map(|segment| segment.base).collect();
-    let newest = *bases.last().unwrap();
-    assert_eq!(log.recent_from(0), newest);
-    assert_eq!(log.recent_from(u64::MAX), 0);
-    let two = log
-        .lock()
-        .segments
-        .iter()
-        .rev()
-        .take(2)
-        .map(|segment| segment.size)
-        .sum();
-    assert_eq!(log.recent_from(two), bases[bases.len() - 2]);
-    assert_eq!(log.recent_from(two - 1), newest);
-    log.trim_to(5).unwrap();
-    assert_eq!(log.recent_from(u64::MAX), 5);
-}
-
 /// The copy that a cut needs is made before the cut begins: a disk without room for it leaves the log as it was.
 #[test]
 fn a_cut_of_what_a_branch_shares_needs_room_and_changes_nothing_without() {
@@ -368,4 +346,33 @@ fn a_cut_of_what_a_branch_shares_needs_room_and_changes_nothing_without() {
     assert_eq!(log.end(), 25);
     let (branch, recovered) = Log::open(&place(&bench), bench.config.clone(), made.hint, &bench.env).unwrap();
     assert_eq!((branch.end(), recovered), (45, Recovered::default()));
+}
+
+#[test]
+fn the_newest_part_of_a_log_is_found_by_bytes_wherever_segments_begin() {
+    let bench = Bench::without_tail();
+    let log = filled(&bench);
+    let size = |from: i64, to: i64| -> u64 {
+        let slice = log.read_stored(from, usize::MAX >> 1, to).unwrap();
+        slice.records.iter().map(|bytes| bytes.len() as u64).sum()
+    };
+    let one = size(0, 1);
+    for up_to in 1..=60 {
+        assert_eq!(log.recent_from(up_to, 0).unwrap(), up_to, "nothing is wanted");
+        assert_eq!(
+            log.recent_from(up_to, 1).unwrap(),
+            up_to - 1,
+            "one batch at least"
+        );
+        for batches in [1, 2, 7, 30] {
+            let from = log.recent_from(up_to, batches * one).unwrap();
+            assert_eq!(from, (up_to - batches as i64).max(0), "{batches} below {up_to}");
+            let odd = log.recent_from(up_to, batches * one + one / 2).unwrap();
+            assert_eq!(odd, from, "whole batches");
+        }
+        assert_eq!(log.recent_from(up_to, u64::MAX).unwrap(), 0);
+    }
+    log.trim_to(5).unwrap();
+    assert_eq!(log.recent_from(60, u64::MAX).unwrap(), 5);
+    assert_eq!(log.recent_from(5, u64::MAX).unwrap(), 5);
 }
