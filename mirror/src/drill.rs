@@ -7,8 +7,8 @@
 //!
 //! Nothing is paused, fenced or promoted: leaders make branches of their logs (the cluster's business), and this file decides
 //! what is looked for in them and what it means. No position of a group is written; where each would have ended comes from
-//! the same rule as in a failover: where the group stands at the source, but never past the cut. The record that it would
-//! get next is looked up in the branch and, where the source answers, its batch is compared with the source's.
+//! what is stored and the rule of a failover ([`failover::final_position`]). The record that it would get next is looked up
+//! in the branch and, where the source answers, its batch is compared with the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,11 +24,13 @@ use crate::board::{PositionFacts, PositionStatus};
 use crate::drill_report::{
     DrillError, DrillReport, DrillWish, DrilledGroups, DrilledPartition, DrilledPosition, Rpo,
 };
+use crate::failover;
 use crate::flow::Flow;
 use crate::peers::{self, Answer, Ask, ask_all};
 use crate::runner::{Inner, Mirror};
+use crate::source::track::Health;
 use crate::status::FlowStatus;
-use crate::target::{CommandError, FlowState, View};
+use crate::target::{CommandError, FlowState, StoredPosition, Target, View};
 use crate::verify::{self, Piece};
 
 /// How long daemons have to say where groups stand.
@@ -60,6 +62,9 @@ pub(crate) struct PartitionRehearsed {
     behind_since_ms: Option<i64>,
     /// Per position: whether the batch of its next record is the source's, if that was compared.
     at_source: Vec<Option<bool>>,
+    /// Why its records are not the source's, if it has diverged.
+    #[serde(default)]
+    diverged: Option<String>,
 }
 
 impl Mirror {
@@ -94,8 +99,45 @@ struct Planned {
     /// Whether its records count: heartbeats are mirrored, but are nobody's data.
     counts: bool,
     leader: Option<NodeId>,
-    positions: Vec<PositionFacts>,
+    positions: Vec<Standing>,
 }
+
+/// A position of a group before the drill.
+#[derive(Debug, Clone)]
+struct Standing {
+    group: String,
+    /// What the last pass found; none if the source tells of no such position.
+    facts: Option<PositionFacts>,
+    /// What is stored, if the flow has written something of the group.
+    stored: Option<StoredPosition>,
+}
+
+impl Standing {
+    /// Where it stands before the cut is known.
+    fn at(&self) -> i64 {
+        match (&self.stored, &self.facts) {
+            (Some(stored), _) => stored
+                .mark
+                .as_ref()
+                .map_or(stored.offset, |mark| mark.source_offset),
+            (None, Some(facts)) if facts.status == PositionStatus::OwnedHere => facts.offset,
+            (None, Some(facts)) => facts.source_offset,
+            (None, None) => 0,
+        }
+    }
+
+    fn is_owned(&self, flow: &str) -> bool {
+        match (&self.stored, &self.facts) {
+            (Some(stored), _) => stored.mark.as_ref().is_none_or(|mark| mark.flow != flow),
+            (None, facts) => facts
+                .as_ref()
+                .is_some_and(|facts| facts.status == PositionStatus::OwnedHere),
+        }
+    }
+}
+
+/// Positions by topic here and partition.
+type Standings = BTreeMap<(String, i32), Vec<Standing>>;
 
 async fn run(inner: &Arc<Inner>, name: &str, wish: &DrillWish) -> Result<DrillReport, DrillError> {
     let view = inner.target.view();
@@ -205,23 +247,68 @@ fn not_begun(flow: &str, error: &CommandError) -> DrillError {
     }
 }
 
-/// Where the groups of the flow stand, by topic and partition; as of the pass that the status has just asked for.
-async fn positions(inner: &Inner, name: &str, failures: &mut Vec<String>) -> Vec<PositionFacts> {
-    let ask = Ask::Report {
-        flow: name.to_owned(),
-        fresh: false,
+/// Where the groups of the flow stand, by topic and partition: as of the pass that the status has just asked for, and as stored.
+async fn positions(inner: &Inner, name: &str, failures: &mut Vec<String>) -> Standings {
+    let flow = name.to_owned();
+    let fresh = false;
+    let report = Ask::Report {
+        flow: flow.clone(),
+        fresh,
     };
-    let (mine, theirs) = tokio::join!(
-        inner.report(name, false),
-        ask_all(&inner.target, &ask, REPORT_TIMEOUT)
+    let stored = Ask::Stored { flow };
+    let (reported, reports, kept, keepers) = tokio::join!(
+        inner.report(name, fresh),
+        ask_all(&inner.target, &report, REPORT_TIMEOUT),
+        stored_here(&inner.target, name),
+        ask_all(&inner.target, &stored, REPORT_TIMEOUT)
     );
-    let mut all = mine.groups.positions;
-    for (node, answer) in theirs {
+    let (mut facts, mut kept) = (reported.groups.positions, kept);
+    for (node, answer) in reports.into_iter().chain(keepers) {
         match answer {
-            Ok(Answer::Report(report)) => all.extend(report.groups.positions),
+            Ok(Answer::Report(report)) => facts.extend(report.groups.positions),
+            Ok(Answer::Stored(theirs)) => kept.extend(theirs),
             Ok(_) => failures.push(format!("daemon {node} answered something else")),
             Err(error) => failures.push(format!("positions of groups are missing: {error}")),
         }
+    }
+    let mut all: BTreeMap<(String, i32, String), Standing> = BTreeMap::new();
+    let new = |group: &str| Standing {
+        group: group.to_owned(),
+        facts: None,
+        stored: None,
+    };
+    // A group whose coordinator has just moved is known to two daemons, and counts once.
+    for facts in facts {
+        let at = (facts.topic.clone(), facts.partition, facts.group.clone());
+        let standing = all.entry(at).or_insert_with(|| new(&facts.group));
+        standing.facts = Some(facts);
+    }
+    for (group, stored) in kept {
+        let at = (stored.topic.clone(), stored.partition, group.clone());
+        let standing = all.entry(at).or_insert_with(|| new(&group));
+        standing.stored = Some(stored);
+    }
+    let mut by_partition = Standings::new();
+    for ((topic, partition, _), standing) in all {
+        by_partition.entry((topic, partition)).or_default().push(standing);
+    }
+    by_partition
+}
+
+/// What is stored of the groups coordinated here of which the flow has written something, as far as it is the flow's topics.
+pub(crate) async fn stored_here(target: &Arc<dyn Target>, flow: &str) -> Vec<(String, StoredPosition)> {
+    let view = target.view();
+    let ours: BTreeSet<&str> = view
+        .topics_of(flow)
+        .map(|(topic, _)| topic.name.as_str())
+        .collect();
+    let mut all = Vec::new();
+    for group in target.mirrored_groups(flow).await {
+        let stored = target.group_positions(&group).await.unwrap_or_default();
+        let stored = stored
+            .into_iter()
+            .filter(|stored| ours.contains(stored.topic.as_str()));
+        all.extend(stored.map(|stored| (group.clone(), stored)));
     }
     all
 }
@@ -230,14 +317,9 @@ fn planned(
     view: &View,
     name: &str,
     wish: &DrillWish,
-    positions: Vec<PositionFacts>,
+    mut by_partition: Standings,
     failures: &mut Vec<String>,
 ) -> Vec<Planned> {
-    let mut by_partition: BTreeMap<(String, i32), Vec<PositionFacts>> = BTreeMap::new();
-    for facts in positions {
-        let at = (facts.topic.clone(), facts.partition);
-        by_partition.entry(at).or_default().push(facts);
-    }
     let mut all = Vec::new();
     for (topic, binding) in view.topics_of(name) {
         let wanted = |wanted: &String| *wanted == topic.name || *wanted == binding.source_topic;
@@ -266,13 +348,15 @@ fn planned(
         }
     }
     if wish.topics.is_empty() {
-        let unmapped = by_partition.into_values().flatten();
-        failures.extend(unmapped.map(|facts| {
-            format!(
-                "group {} stands on {}/{}, which is not here",
-                facts.group, facts.topic, facts.partition
-            )
-        }));
+        for ((topic, partition), standings) in by_partition {
+            let of = |standing: &Standing| {
+                format!(
+                    "group {} stands on {topic}/{partition}, which is not here",
+                    standing.group
+                )
+            };
+            failures.extend(standings.iter().map(of));
+        }
     }
     all
 }
@@ -325,7 +409,7 @@ async fn rehearse_at(
             copy_bytes: wish.copy_bytes,
             check_bytes: wish.check_bytes,
             time_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            positions: planned.positions.iter().map(stands_at).collect(),
+            positions: planned.positions.iter().map(Standing::at).collect(),
         },
     };
     let rehearsed = if leader == inner.target.node_id() {
@@ -346,14 +430,6 @@ async fn rehearse_at(
     Ok(rehearsed)
 }
 
-/// Where a group stands before the cut is known: at the source, or where it has committed here by itself.
-fn stands_at(facts: &PositionFacts) -> i64 {
-    match facts.status {
-        PositionStatus::OwnedHere => facts.offset,
-        _ => facts.source_offset,
-    }
-}
-
 /// Rehearses a partition led here.
 pub(crate) async fn rehearse(flow: Option<Arc<Flow>>, ask: &RehearseAsk) -> Answered {
     let flow = flow.ok_or("the flow does not run on this daemon")?;
@@ -364,6 +440,8 @@ pub(crate) async fn rehearse(flow: Option<Arc<Flow>>, ask: &RehearseAsk) -> Answ
     let facts = here.map(|(_, facts)| facts);
     let source_end = facts.and_then(|facts| facts.ends).map(|ends| ends.high_watermark);
     let behind_since_ms = facts.map(|facts| facts.behind_since_ms);
+    let diverged = facts.filter(|facts| facts.health == Health::Diverged);
+    let diverged = diverged.map(|facts| facts.reason.clone().unwrap_or_default());
     let found = flow.target.rehearse(ask.rehearsal.clone()).await?;
     let at_source = compare(&flow, ask, &found.positions).await;
     Ok(PartitionRehearsed {
@@ -371,6 +449,7 @@ pub(crate) async fn rehearse(flow: Option<Arc<Flow>>, ask: &RehearseAsk) -> Answ
         source_end,
         behind_since_ms,
         at_source,
+        diverged,
     })
 }
 
@@ -508,11 +587,13 @@ fn enter(report: &mut DrillReport, planned: &Planned, answer: &Answered) {
         }
     }
     report.partitions.push(line);
-    for (i, facts) in planned.positions.iter().enumerate() {
-        let answer = answer.as_ref().ok();
-        let found = answer.and_then(|answer| answer.found.positions.get(i));
-        let at_source = answer.and_then(|answer| answer.at_source.get(i).copied().flatten());
-        let position = judged(facts, found, at_source);
+    for (i, standing) in planned.positions.iter().enumerate() {
+        let position = judged(
+            &report.flow,
+            planned,
+            standing,
+            answer.as_ref().ok().map(|answer| (answer, i)),
+        );
         report.groups.total += 1;
         report.groups.exact += u64::from(position.status == "exact");
         report.groups.compared += u64::from(position.at_source == Some(true));
@@ -525,38 +606,85 @@ fn enter(report: &mut DrillReport, planned: &Planned, answer: &Answered) {
     }
 }
 
-/// What a position would have come to.
-fn judged(facts: &PositionFacts, found: Option<&Found>, at_source: Option<bool>) -> DrilledPosition {
-    let owned = facts.status == PositionStatus::OwnedHere;
+/// What a position would have come to; `answer` with its place in it.
+fn judged(
+    flow: &str,
+    planned: &Planned,
+    standing: &Standing,
+    answer: Option<(&PartitionRehearsed, usize)>,
+) -> DrilledPosition {
+    let found = answer.and_then(|(answer, i)| answer.found.positions.get(i));
+    let at_source = answer.and_then(|(answer, i)| answer.at_source.get(i).copied().flatten());
     let mut position = DrilledPosition {
-        group: facts.group.clone(),
-        topic: facts.topic.clone(),
-        partition: facts.partition,
+        group: standing.group.clone(),
+        topic: planned.topic.clone(),
+        partition: planned.partition,
         offset: found.map_or(-1, |found| found.offset),
         status: "failed".to_owned(),
         record: found.and_then(|found| found.record),
         at_source,
-        problem: found.and_then(|found| found.problem.clone()),
+        problem: None,
     };
-    match found {
-        None => position.problem = Some("its partition was not rehearsed".to_owned()),
-        Some(_) if facts.offset < 0 => {
-            position.problem = Some("no position is stored here yet: it would begin anew".to_owned());
+    match came_to(flow, standing, answer.map(|(answer, _)| answer), found, at_source) {
+        Ok((offset, status)) => {
+            position.offset = offset;
+            position.status = status;
         }
-        Some(_) if at_source == Some(false) && !owned => {
-            position.problem = Some("the batch of its next record is not the source's".to_owned());
-        }
-        Some(found) if found.problem.is_none() => {
-            let status = match () {
-                () if owned => "owned-here",
-                () if facts.source_offset > found.offset => "cut",
-                () => "exact",
-            };
-            position.status = status.to_owned();
-        }
-        Some(_) => {}
+        Err(problem) => position.problem = Some(problem),
     }
     position
+}
+
+/// Where a position would have stood for good, and its status; or why not.
+fn came_to(
+    flow: &str,
+    standing: &Standing,
+    answer: Option<&PartitionRehearsed>,
+    found: Option<&Found>,
+    at_source: Option<bool>,
+) -> Result<(i64, String), String> {
+    let (Some(answer), Some(found)) = (answer, found) else {
+        return Err("its partition was not rehearsed".to_owned());
+    };
+    let owned = standing.is_owned(flow);
+    let seen = standing.facts.as_ref();
+    if !owned && let Some(reason) = &answer.diverged {
+        return Err(format!(
+            "the partition has diverged ({reason}): the source's positions are none here"
+        ));
+    }
+    if !owned && seen.is_some_and(|facts| facts.status == PositionStatus::Unmapped) {
+        let reason = "where it stands at the source is nowhere here: the topic was created again there, or the partition has \
+                      diverged or is missing";
+        return Err(reason.to_owned());
+    }
+    let own = |found: &Found| match &found.problem {
+        Some(problem) => Err(problem.clone()),
+        None => Ok((found.offset, "owned-here".to_owned())),
+    };
+    let last = match &standing.stored {
+        Some(stored) => failover::final_position(flow, &standing.group, stored, answer.found.cut).report(),
+        // A failover leaves alone what is its own, and finishes only what is stored.
+        None if owned => return own(found),
+        None => return Err("no position is stored here yet: it would begin anew".to_owned()),
+    };
+    if at_source == Some(false) && !owned {
+        return Err("the batch of its next record is not the source's".to_owned());
+    }
+    if let Some(problem) = &found.problem {
+        return Err(problem.clone());
+    }
+    let source_offset = standing.stored.as_ref().and_then(|stored| stored.mark.as_ref());
+    let outdated = seen.is_some_and(|facts| {
+        facts.status == PositionStatus::Pending
+            && source_offset.is_some_and(|mark| mark.source_offset != facts.source_offset)
+    });
+    let status = if outdated && !owned {
+        "pending".to_owned()
+    } else {
+        last.status
+    };
+    Ok((last.offset, status))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What is told to the outside about drills: the JSON of `drill`, and of the last one in `mirror status`.
 
 use serde::{Deserialize, Serialize};
-use tradewind_wire::drill::{Checksum, DrillEnd, DrillNote, MAX_DRILL_MS, MAX_DRILL_TEXT, Timed};
+use tradewind_wire::drill::{Checksum, DrillEnd, DrillNote, MAX_DRILL_TEXT, Timed};
+
+use crate::target::View;
 
 /// What a drill is to do, and what it may cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +16,7 @@ pub struct DrillWish {
     /// Bytes per partition whose digests are compared with the log's.
     pub check_bytes: u64,
     /// How long it may take, in ms: partitions whose turn has not come by then are not rehearsed. At most
-    /// [`MAX_DRILL_MS`].
+    /// [`MAX_DRILL_MS`](tradewind_wire::drill::MAX_DRILL_MS).
     pub time_ms: u64,
 }
 
@@ -104,7 +106,7 @@ pub struct DrilledPartition {
     pub copied_bytes: u64,
     /// What took how long.
     pub steps: Vec<Timed>,
-    /// The digest of the newest part of it.
+    /// The digest of the newest part of it, of `check_bytes` at most.
     pub checksum: Option<Checksum>,
 }
 
@@ -119,7 +121,9 @@ pub struct DrilledPosition {
     pub partition: i32,
     /// Where it would have gone on.
     pub offset: i64,
-    /// `exact`, `cut` (it had read further at the source), `owned-here`, or `failed`: see `problem`.
+    /// As a failover would say: `exact`, `cut` (it had read further at the source), `owned-here`. `pending` if the source has
+    /// another position by now, which could not be written here: it would have gone on with the one that is stored. Or `failed`:
+    /// see `problem`.
     pub status: String,
     /// The record that it would have got first.
     pub record: Option<i64>,
@@ -174,14 +178,20 @@ pub struct DrillLine {
 }
 
 impl DrillLine {
-    /// The line of a drill, as of now.
-    pub(crate) fn of(note: &DrillNote, now_ms: i64) -> Self {
+    /// The line of a flow's last drill, as of now; none before the first.
+    pub(crate) fn last(view: &View, flow: &str, now_ms: i64) -> Option<Self> {
+        let note = view.flows.get(flow)?.drills.last()?;
+        Some(Self::of(note, view.sessions.get(&note.node).copied(), now_ms))
+    }
+
+    /// The line of a drill, as of now; `session` as in [`DrillNote::runs`].
+    pub(crate) fn of(note: &DrillNote, session: Option<u64>, now_ms: i64) -> Self {
         let age_ms = now_ms.saturating_sub(note.begun_ms).max(0);
         let end = note.end.as_ref();
         let verdict = match end {
             Some(end) if end.passed => "passed",
             Some(_) => "failed",
-            None if age_ms < MAX_DRILL_MS => "running",
+            None if note.runs(session, now_ms) => "running",
             None => "cut-short",
         };
         let seconds = |ms: i64| ms as f64 / 1_000.0;

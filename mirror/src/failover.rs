@@ -238,7 +238,8 @@ fn cuts(view: &View, flow: &str) -> BTreeMap<(String, i32), i64> {
         .collect()
 }
 
-struct Final {
+/// Where a position stands for good.
+pub(crate) struct Final {
     facts: PositionFacts,
     /// Whether the group had read further at the source than was copied.
     cut: bool,
@@ -246,7 +247,8 @@ struct Final {
 }
 
 impl Final {
-    fn report(&self) -> PromotedPosition {
+    /// As a failover tells of it.
+    pub(crate) fn report(&self) -> PromotedPosition {
         let status = match self.facts.status {
             PositionStatus::OwnedHere => "owned-here",
             _ if self.cut => "cut",
@@ -268,30 +270,33 @@ fn final_positions(
         Some((stored, cut))
     });
     on_flow
-        .map(|(stored, cut)| {
-            let facts = |offset, source_offset, status| PositionFacts {
-                group: group.to_owned(),
-                topic: stored.topic.clone(),
-                partition: stored.partition,
-                offset,
-                source_offset,
-                status,
-            };
-            let Some(mark) = stored.mark.as_ref().filter(|mark| mark.flow == flow) else {
-                return Final {
-                    facts: facts(stored.offset, stored.offset, PositionStatus::OwnedHere),
-                    cut: false,
-                    write: None,
-                };
-            };
-            let offset = mark.source_offset.min(cut);
-            Final {
-                facts: facts(offset, mark.source_offset, PositionStatus::Exact),
-                cut: mark.source_offset > cut,
-                write: (stored.offset != offset).then(|| final_write(flow, stored, mark, offset)),
-            }
-        })
+        .map(|(stored, cut)| final_position(flow, group, stored, cut))
         .collect()
+}
+
+/// Where a stored position of a group stands for good in a partition that is cut here. The one rule of failovers and drills.
+pub(crate) fn final_position(flow: &str, group: &str, stored: &StoredPosition, cut: i64) -> Final {
+    let facts = |offset, source_offset, status| PositionFacts {
+        group: group.to_owned(),
+        topic: stored.topic.clone(),
+        partition: stored.partition,
+        offset,
+        source_offset,
+        status,
+    };
+    let Some(mark) = stored.mark.as_ref().filter(|mark| mark.flow == flow) else {
+        return Final {
+            facts: facts(stored.offset, stored.offset, PositionStatus::OwnedHere),
+            cut: false,
+            write: None,
+        };
+    };
+    let offset = mark.source_offset.min(cut);
+    Final {
+        facts: facts(offset, mark.source_offset, PositionStatus::Exact),
+        cut: mark.source_offset > cut,
+        write: (stored.offset != offset).then(|| final_write(flow, stored, mark, offset)),
+    }
 }
 
 fn final_write(flow: &str, stored: &StoredPosition, mark: &FlowMark, offset: i64) -> MirroredPosition {

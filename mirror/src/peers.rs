@@ -16,7 +16,7 @@ use tradewind_wire::region::GroupPosition;
 use crate::board::PositionFacts;
 use crate::drill::{PartitionRehearsed, RehearseAsk};
 use crate::status::{AbortedTransaction, DaemonReport, PromotedPosition};
-use crate::target::{CallError, Target};
+use crate::target::{CallError, StoredPosition, Target};
 use crate::verify::{Compared, Piece};
 
 /// What can be asked.
@@ -50,6 +50,11 @@ pub(crate) enum Ask {
         flow: String,
         /// By the topic's id here.
         partitions: Vec<(TopicId, i32)>,
+    },
+    /// The stored positions of the groups coordinated there of which the flow has written some.
+    Stored {
+        /// The flow.
+        flow: String,
     },
     /// Compare a piece of a partition led there with its source.
     Compare(Piece),
@@ -109,6 +114,8 @@ pub(crate) enum Answer {
     /// Aborted transactions, and the partitions (topic, number) that were looked at.
     Aborted(Vec<AbortedTransaction>, Vec<(String, i32)>),
     Standings(Vec<Standing>),
+    /// By group.
+    Stored(Vec<(String, StoredPosition)>),
     Compared(Compared),
     Rehearsed(Box<PartitionRehearsed>),
     /// The groups whose final positions are written, or are their own.

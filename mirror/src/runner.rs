@@ -18,6 +18,7 @@ use tradewind_wire::mesh::Conversation;
 
 use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatus};
 use crate::declaring;
+use crate::drill_report::DrillLine;
 use crate::failback_report::{FailbackError, FailbackReport};
 use crate::flow::{self, Flow};
 use crate::naming::Names;
@@ -468,6 +469,7 @@ impl Inner {
                 let flow = self.flow(&flow);
                 Answer::Standings(flow.map_or_else(Vec::new, |flow| standings_here(&flow, &partitions)))
             }
+            Ask::Stored { flow } => Answer::Stored(drill::stored_here(&self.target, &flow).await),
             Ask::Compare(piece) => match self.compare(&piece).await {
                 Ok(compared) => Answer::Compared(compared),
                 Err(reason) => Answer::Refused(reason),
@@ -505,7 +507,7 @@ impl Inner {
         let mut known = Known {
             switchover: view.flows.get(&name).and_then(|flow| flow.switchover.clone()),
             failback: view.flows.get(&name).and_then(|flow| flow.failback.clone()),
-            drill: view.flows.get(&name).and_then(|flow| flow.drills.last().cloned()),
+            drill: DrillLine::last(&view, &name, self.target.clock().now_ms()),
             ..Known::default()
         };
         // The source is looked at before the logs here: what is zero was zero after the question came.

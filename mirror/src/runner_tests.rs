@@ -384,7 +384,7 @@ async fn no_position_is_written_on_a_partition_that_was_not_compared_since_a_sta
     mirror.stop().await;
     source.keep_epochs(true);
     source.commit("billing", "orders", 0, 2);
-    let world = world_of(target, source);
+    let world = world_of(target, source, vec![]);
     // A status of a flow that runs asks for a pass and waits for it.
     let status = world.until(|status| status.groups.total == 1).await;
     assert_eq!(status.groups.exact, 0, "{status:?}");

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tradewind_wire::drill::DrillNote;
 use tradewind_wire::failback::Failback;
 use tradewind_wire::flow::Pause;
 use tradewind_wire::ids::TopicId;
@@ -264,7 +263,7 @@ pub struct Known {
     /// What is known of its source since a failover.
     pub failback: Option<Failback>,
     /// Its last drill.
-    pub drill: Option<DrillNote>,
+    pub drill: Option<DrillLine>,
 }
 
 /// Why a flow was not paused or resumed.
@@ -347,7 +346,7 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         paused: known.paused.clone(),
         switchover: known.switchover.as_ref().and_then(SwitchoverLine::of),
         failback: known.failback.as_ref().map(FailbackLine::of),
-        drill: known.drill.as_ref().map(|note| DrillLine::of(note, now_ms)),
+        drill: known.drill.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tradewind_wire::audit::Audit;
 use tradewind_wire::clock::Clock;
 use tradewind_wire::drill::{DrillNote, Rehearsal, Rehearsed};
@@ -262,6 +263,8 @@ pub struct View {
     pub cluster_id: String,
     /// Daemons that are registered and neither fenced nor stopping.
     pub active_nodes: Vec<NodeId>,
+    /// The entries of the metadata log since which they are.
+    pub sessions: BTreeMap<NodeId, u64>,
     /// Flows into this cluster, by name (`east->west`).
     pub flows: BTreeMap<String, FlowView>,
     /// Flows that were removed, by name: when, in ms since the epoch.
@@ -473,7 +476,7 @@ pub struct Tombstones {
 }
 
 /// A position of a group as stored here.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredPosition {
     /// The topic's name here.
     pub topic: String,
@@ -488,7 +491,7 @@ pub struct StoredPosition {
 }
 
 /// What a flow leaves beside a position that it writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowMark {
     /// The flow's name.
     pub flow: String,

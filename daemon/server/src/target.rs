@@ -536,6 +536,10 @@ fn picture(image: &Image, before: Option<(&Image, &View)>) -> View {
         index: image.index,
         cluster_id: image.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
         active_nodes: image.active().map(|daemon| daemon.id).collect(),
+        sessions: image
+            .active()
+            .filter_map(|daemon| Some((daemon.id, u64::try_from(daemon.session).ok()?)))
+            .collect(),
         flows: image
             .flows
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tradewind_wire::drill::{DrillNote, MAX_DRILL_MS, MAX_DRILL_TEXT, MAX_DRILLS};
+use tradewind_wire::drill::{DrillNote, MAX_DRILL_TEXT, MAX_DRILLS};
 use tradewind_wire::ids::NodeId;
 
 use super::Position;
@@ -25,7 +25,6 @@ pub(super) fn note(
             limit: MAX_DRILL_TEXT,
         });
     }
-    // What a daemon began before it was fenced or started again, it does not go on with.
     let active = image.active().map(|daemon| (daemon.id, daemon.session));
     let sessions: BTreeMap<NodeId, i64> = active.collect();
     let flow = flow_mut(image, name)?;
@@ -44,9 +43,7 @@ pub(super) fn note(
     }
     let runs = |last: &DrillNote| {
         let session = sessions.get(&last.node).and_then(|at| u64::try_from(*at).ok());
-        last.end.is_none()
-            && session.is_some_and(|session| session < last.index)
-            && note.begun_ms.saturating_sub(last.begun_ms) < MAX_DRILL_MS
+        last.runs(session, note.begun_ms)
     };
     if note.end.is_none() && flow.drills.last().is_some_and(runs) {
         return Err(MetaError::Region(format!(
@@ -64,7 +61,7 @@ pub(super) fn note(
 
 #[cfg(test)]
 mod tests {
-    use tradewind_wire::drill::DrillEnd;
+    use tradewind_wire::drill::{DrillEnd, MAX_DRILL_MS};
     use tradewind_wire::flow::{FlowSource, FlowSpec, Naming};
     use tradewind_wire::ids::TopicId;
 
