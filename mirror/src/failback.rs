@@ -120,8 +120,32 @@ async fn tell(flow: &Flow, view: &View, open: &Failback) -> Result<RegionCommand
             took_ms,
             topics,
         }),
+        RegionAnswer::EpochTooLow(theirs) => raise(&flow.name, open, theirs),
         answer => Err(disagreed(answer)),
     }
+}
+
+/// The source has a number that the failover's is not above. That is no reason not to give way: it has not heard of the
+/// failover, and giving way takes nothing away. So the failover gets a number above, and is told again.
+fn raise(flow: &str, open: &Failback, theirs: u64) -> Result<RegionCommand, Halt> {
+    if theirs < open.region_epoch {
+        return Err(Halt::Never(format!(
+            "the source refuses region epoch {} although it says that it has {theirs}",
+            open.region_epoch
+        )));
+    }
+    tracing::warn!(
+        flow,
+        region_epoch = open.region_epoch,
+        theirs,
+        "the source has a region epoch that the failover's is not above: the failover gets a higher one"
+    );
+    Ok(RegionCommand::RaiseEpoch {
+        flow: flow.to_owned(),
+        attempt: open.attempt,
+        refused: open.region_epoch,
+        above: theirs,
+    })
 }
 
 fn disagreed(answer: RegionAnswer) -> Halt {

@@ -6,7 +6,7 @@
 //! whether the other cluster was heard in it. After a full restart nobody can say so, and only three words open a topic:
 //!
 //! ```text
-//! the other cluster's        it knows no higher region epoch than this side      Guard::heard
+//! the other cluster's        it has taken nothing over, in words and by its epoch  Guard::heard
 //! another daemon's           it does not wait, in this run of its process        Guard::colleague
 //! the operator's             an entry behind this daemon's registration          Guard::operator
 //! ```
@@ -38,11 +38,56 @@ struct State {
     opened: BTreeMap<String, String>,
 }
 
+/// What one cluster may have taken over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stake {
+    /// The topics, with their names.
+    pub topics: BTreeMap<TopicId, String>,
+    /// The id that it had when it was last known to copy them; empty if it did not say.
+    pub cluster_id: String,
+}
+
+/// What another cluster has said of itself, after it was asked by this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerWord {
+    /// The region epoch that it has with this side.
+    pub region_epoch: u64,
+    /// Whether it copies from here, and is not promoted.
+    pub copies: bool,
+    /// Whether it has taken topics over to which this side has not given way; none: it does not tell.
+    pub taken: Option<bool>,
+    /// Its id; empty if it did not say.
+    pub cluster_id: String,
+}
+
+impl PeerWord {
+    /// What of it speaks against clients writing here, where the region epoch with it is `own`. None: nothing.
+    ///
+    /// Epochs alone do not say it. One that is not above may be that of a failover (that cluster was built anew before, or
+    /// flows both ways were failed over), and one that is above means nothing where it copies: this side was built anew.
+    pub fn objection(&self, own: u64) -> Option<String> {
+        let Self { region_epoch, .. } = self;
+        if self.taken == Some(true) {
+            return Some(format!(
+                "it has taken topics over (region epoch {region_epoch}, here {own}): they stay as they are until it has \
+                 them given way"
+            ));
+        }
+        let denies = self.taken == Some(false) && self.copies;
+        (*region_epoch > own && !denies).then(|| {
+            format!(
+                "it has region epoch {region_epoch}, here it is {own}: it has taken topics over, and this side has not \
+                 heard of it or was built anew since"
+            )
+        })
+    }
+}
+
 /// What is guarded because of one cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wait {
-    /// The topics that it may have taken over, with their names.
-    pub topics: BTreeMap<TopicId, String>,
+    /// What it may have taken over.
+    pub stake: Stake,
     /// Why its word is not there yet, as last found.
     pub problem: String,
 }
@@ -58,18 +103,18 @@ impl Default for Guard {
 
 impl Guard {
     /// This process begins: by cluster that may fence topics here, what it may have taken over. Only the first call counts.
-    pub fn begin(&self, peers: BTreeMap<String, BTreeMap<TopicId, String>>) {
+    pub fn begin(&self, peers: BTreeMap<String, Stake>) {
         self.state.send_if_modified(|state| {
             if !state.peers.is_empty() {
                 return false;
             }
             state.peers = peers.keys().cloned().collect();
-            let at_stake = peers.into_iter().filter(|(_, topics)| !topics.is_empty());
-            let wait = |topics| Wait {
-                topics,
+            let at_stake = peers.into_iter().filter(|(_, stake)| !stake.topics.is_empty());
+            let wait = |stake| Wait {
+                stake,
                 problem: "it has not answered yet".to_owned(),
             };
-            state.waits = at_stake.map(|(peer, topics)| (peer, wait(topics))).collect();
+            state.waits = at_stake.map(|(peer, stake)| (peer, wait(stake))).collect();
             self.guarding.store(!state.waits.is_empty(), Ordering::Release);
             true
         });
@@ -82,7 +127,7 @@ impl Guard {
             return None;
         }
         let state = self.state.borrow();
-        let holds = |(_, wait): &(&String, &Wait)| wait.topics.contains_key(&topic);
+        let holds = |(_, wait): &(&String, &Wait)| wait.stake.topics.contains_key(&topic);
         state.waits.iter().find(holds).map(|(peer, _)| peer.clone())
     }
 
@@ -107,17 +152,26 @@ impl Guard {
         let _ = state.wait_for(|state| state.waits.is_empty()).await;
     }
 
-    /// The cluster `peer` has answered a question of this process: it has `region_epoch` with this side, which itself has
-    /// `own`. A higher one means that it has taken topics over; it will say so itself. Whether the topics are open.
-    pub fn heard(&self, peer: &str, region_epoch: u64, own: u64) -> bool {
-        if region_epoch > own {
-            self.note(
-                peer,
-                format!(
-                    "it has taken topics over (region epoch {region_epoch}, here {own}): they stay as they are until it \
-                     has them given way"
-                ),
-            );
+    /// The cluster `peer` has answered a question of this process, and knew of everything that was decided there before it.
+    /// This side's region epoch with it is `own`. Whether the topics are open.
+    pub fn heard(&self, peer: &str, word: &PeerWord, own: u64) -> bool {
+        let known = {
+            let state = self.state.borrow();
+            state.waits.get(peer).map(|wait| wait.stake.cluster_id.clone())
+        };
+        let another = known.filter(|known| {
+            let both_said = !known.is_empty() && !word.cluster_id.is_empty();
+            both_said && *known != word.cluster_id
+        });
+        let objection = another.map(|known| {
+            format!(
+                "cluster {} answers under its name, but {known} was it that copied from here: nobody can say what that one \
+                 has taken over",
+                word.cluster_id
+            )
+        });
+        if let Some(objection) = objection.or_else(|| word.objection(own)) {
+            self.note(peer, objection);
             return false;
         }
         self.clear(peer, peer);
@@ -171,7 +225,7 @@ impl Guard {
             let Some(wait) = state.waits.remove(peer) else {
                 return false;
             };
-            opened = wait.topics.len();
+            opened = wait.stake.topics.len();
             state.opened.insert(peer.to_owned(), by.to_owned());
             self.guarding.store(!state.waits.is_empty(), Ordering::Release);
             true
@@ -190,7 +244,7 @@ impl Guard {
     fn measure(&self) {
         let state = self.state.borrow();
         for peer in &state.peers {
-            let topics = state.waits.get(peer).map_or(0, |wait| wait.topics.len());
+            let topics = state.waits.get(peer).map_or(0, |wait| wait.stake.topics.len());
             metrics::guarded(peer, topics);
         }
     }

@@ -10,9 +10,31 @@ const WEST: &str = "west";
 const ORDERS: TopicId = TopicId([7; 16]);
 const OTHER: TopicId = TopicId([8; 16]);
 
-fn at_stake() -> BTreeMap<String, BTreeMap<TopicId, String>> {
-    let orders = BTreeMap::from([(ORDERS, "orders".to_owned())]);
-    BTreeMap::from([(WEST.to_owned(), orders), ("south".to_owned(), BTreeMap::new())])
+fn at_stake() -> BTreeMap<String, Stake> {
+    let orders = Stake {
+        topics: BTreeMap::from([(ORDERS, "orders".to_owned())]),
+        cluster_id: "west-1".to_owned(),
+    };
+    BTreeMap::from([(WEST.to_owned(), orders), ("south".to_owned(), Stake::default())])
+}
+
+/// What a cluster says that copies from here.
+fn copying(region_epoch: u64) -> PeerWord {
+    PeerWord {
+        region_epoch,
+        copies: true,
+        taken: Some(false),
+        cluster_id: "west-1".to_owned(),
+    }
+}
+
+/// What one says that is promoted, and whether this side has confirmed that.
+fn promoted(region_epoch: u64, confirmed: bool) -> PeerWord {
+    PeerWord {
+        copies: false,
+        taken: Some(!confirmed),
+        ..copying(region_epoch)
+    }
 }
 
 fn begun() -> Guard {
@@ -50,10 +72,33 @@ fn only_what_another_cluster_could_have_taken_is_guarded() {
 #[test]
 fn a_cluster_that_has_taken_over_opens_nothing() {
     let guard = begun();
-    assert!(!guard.heard(WEST, 3, 2));
-    assert!(guard.waiting()[WEST].problem.contains("taken topics over"));
-    assert!(guard.waits_for(ORDERS).is_some());
-    assert!(guard.heard(WEST, 3, 3));
+    for (word, own) in [
+        (promoted(3, true), 2),
+        // Its number is not above, or even below: it was built anew before it took over, or took over at once with this side.
+        (promoted(3, false), 3),
+        (promoted(1, false), 2),
+        // It copies until the last partition is cut.
+        (
+            PeerWord {
+                copies: true,
+                ..promoted(1, false)
+            },
+            2,
+        ),
+        // One of an earlier version has its number alone.
+        (
+            PeerWord {
+                taken: None,
+                ..copying(3)
+            },
+            2,
+        ),
+    ] {
+        assert!(!guard.heard(WEST, &word, own), "{word:?}");
+        assert!(guard.waiting()[WEST].problem.contains("taken topics over"));
+        assert!(guard.waits_for(ORDERS).is_some());
+    }
+    assert!(guard.heard(WEST, &promoted(3, true), 3));
     assert_eq!(guard.waits_for(ORDERS), None);
     assert_eq!(guard.opened_by(WEST).as_deref(), Some(WEST));
     guard.note(WEST, "late".to_owned());
@@ -61,9 +106,37 @@ fn a_cluster_that_has_taken_over_opens_nothing() {
 }
 
 #[test]
+fn a_side_that_was_built_anew_believes_a_cluster_that_copies_from_it() {
+    let guard = begun();
+    assert!(guard.heard(WEST, &copying(2), 0));
+    assert_eq!(guard.waits_for(ORDERS), None);
+}
+
+#[test]
+fn another_cluster_of_the_same_name_does_not_speak_for_the_one_that_copied() {
+    let guard = begun();
+    let anew = PeerWord {
+        cluster_id: "west-2".to_owned(),
+        ..copying(0)
+    };
+    assert!(!guard.heard(WEST, &anew, 0));
+    assert!(
+        guard.waiting()[WEST]
+            .problem
+            .contains("cluster west-2 answers under its name")
+    );
+    // Who does not say its id is of an earlier version.
+    let silent = PeerWord {
+        cluster_id: String::new(),
+        ..anew
+    };
+    assert!(guard.heard(WEST, &silent, 0));
+}
+
+#[test]
 fn a_daemon_that_runs_vouches_once_its_log_is_caught_up_with() {
     let (runs, starts) = (begun(), begun());
-    runs.heard(WEST, 0, 0);
+    runs.heard(WEST, &copying(0), 0);
     let word = runs.word(WEST, 9);
     assert!(
         !starts.colleague(WEST, 1, &word, 8),
@@ -143,6 +216,8 @@ struct World {
     /// The other side failed over, and whether that was before the word.
     taken: bool,
     heard_after: bool,
+    /// The region epoch here, of which the other cluster knows nothing.
+    ahead: u64,
 }
 
 impl World {
@@ -169,7 +244,7 @@ impl World {
         if self.founded {
             guard.begin(at_stake());
         } else {
-            guard.begin(BTreeMap::from([(WEST.to_owned(), BTreeMap::new())]));
+            guard.begin(BTreeMap::from([(WEST.to_owned(), Stake::default())]));
         }
         self.daemons[which] = Some(Daemon {
             guard,
@@ -190,8 +265,14 @@ impl World {
         let Some(daemon) = &self.daemons[which] else {
             return;
         };
-        let own = u64::from(self.has(daemon, Entry::GiveWay));
-        let opened = daemon.guard.heard(WEST, u64::from(self.taken), own);
+        let told = self.log.contains(&Entry::GiveWay);
+        // Before it can give way, the other side has raised its number above the one here.
+        let own = self.ahead + u64::from(self.has(daemon, Entry::GiveWay));
+        let word = match self.taken {
+            false => copying(0),
+            true => promoted(if told { self.ahead + 1 } else { 1 }, told),
+        };
+        let opened = daemon.guard.heard(WEST, &word, own);
         if opened && !self.heard {
             (self.heard, self.heard_after) = (true, self.taken);
         }
@@ -263,8 +344,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn nobody_takes_writes_in_a_run_in_which_nobody_was_heard(steps in prop::collection::vec(step(), 1..80)) {
-        let mut world = World::default();
+    fn nobody_takes_writes_in_a_run_in_which_nobody_was_heard(
+        steps in prop::collection::vec(step(), 1..80),
+        ahead in 0..3u64,
+    ) {
+        let mut world = World { ahead, ..World::default() };
         for which in 0..3 {
             world.start(which);
         }

@@ -587,6 +587,18 @@ pub enum MetaError {
     /// A step of moving a region that does not fit what the log has.
     #[error("{0}")]
     Region(String),
+    /// A failover that another one has overtaken, as far as the numbers tell.
+    #[error(
+        "flow {flow}: the failover has region epoch {given}, but this side has {own}: both have been promoted"
+    )]
+    RegionEpoch {
+        /// The flow.
+        flow: String,
+        /// The failover's.
+        given: u64,
+        /// What it must be above.
+        own: u64,
+    },
     /// The source epoch or offset goes backwards.
     #[error("lineage goes backwards: {0}")]
     LineageOrder(String),

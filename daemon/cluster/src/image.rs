@@ -50,6 +50,10 @@ pub struct Image {
     /// The region epoch of what is shared with another cluster, by its name.
     #[serde(default)]
     pub regions: BTreeMap<String, u64>,
+    /// The highest region epoch with this cluster that a source of a flow has told, by its name. It is not ours: it only
+    /// says what a failover must be above.
+    #[serde(default)]
+    pub heard_epochs: BTreeMap<String, u64>,
     /// What other clusters copy from this one under the same names, and could take over, by their names.
     #[serde(default)]
     pub copied: BTreeMap<String, tradewind_wire::guard::Copied>,

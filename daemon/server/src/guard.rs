@@ -17,17 +17,18 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tradewind_broker::Broker;
+use tradewind_broker::guard::{PeerWord, Stake};
 use tradewind_cluster::command::Command;
 use tradewind_cluster::image::{FlowState, Image};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_mirror::Sources;
 use tradewind_mirror::naming::Names;
 use tradewind_mirror::source::Source;
-use tradewind_wire::failback::RESCUE_PREFIX;
+use tradewind_wire::failback::{FailbackStep, RESCUE_PREFIX};
 use tradewind_wire::flow::{FlowSource, FlowSpec, HEARTBEATS_TOPIC, Naming};
 use tradewind_wire::guard::{Copied, GuardAsk, GuardWord, Unguarded};
 use tradewind_wire::ids::{NodeId, TopicId};
-use tradewind_wire::region::{RegionAnswer, RegionAsk, RegionCommand, RegionWish};
+use tradewind_wire::region::{MAX_REGION_EPOCH, RegionAnswer, RegionAsk, RegionCommand, RegionWish};
 
 use crate::config::RemoteCluster;
 
@@ -135,7 +136,14 @@ impl BootGuard {
         let guarding = peers.iter().filter(|peer| peer.guards);
         broker.guard().begin(
             guarding
-                .map(|peer| (peer.name.clone(), at_stake(&image, &peer.name, own)))
+                .map(|peer| {
+                    let copied = image.copied.get(&peer.name);
+                    let stake = Stake {
+                        topics: at_stake(&image, &peer.name, own),
+                        cluster_id: copied.map(|copied| copied.cluster_id.clone()).unwrap_or_default(),
+                    };
+                    (peer.name.clone(), stake)
+                })
                 .collect(),
         );
         let answering = broker.clone();
@@ -159,7 +167,7 @@ impl BootGuard {
         for (peer, wait) in guard.waiting() {
             tracing::warn!(
                 peer,
-                topics = wait.topics.len(),
+                topics = wait.stake.topics.len(),
                 reason = wait.problem,
                 "topics are read-only: while no daemon of this cluster ran, that cluster may have taken them over, and it has \
                  not answered. They open by themselves when it does. If it cannot be reached and you know that no client \
@@ -186,7 +194,7 @@ impl BootGuard {
     async fn ask_peer(&self, peer: &Peer) {
         let mut turn = 0;
         loop {
-            let mut is_above = false;
+            let mut objects = false;
             let waits = self.broker.guard().waits(&peer.name);
             if waits || self.is_steward() {
                 let asked = tokio::time::timeout(PEER_TIMEOUT, self.ask_one(peer, &mut turn, waits));
@@ -194,9 +202,9 @@ impl BootGuard {
                     .await
                     .unwrap_or_else(|_| Err("it does not answer".to_owned()))
                 {
-                    Ok(above) => {
-                        is_above = above.is_some();
-                        above.unwrap_or_default()
+                    Ok(objection) => {
+                        objects = objection.is_some();
+                        objection.unwrap_or_default()
                     }
                     Err(problem) => {
                         turn += 1;
@@ -210,7 +218,7 @@ impl BootGuard {
             }
             // Who has answered that it took over is not asked as often as who may answer any moment: each certain answer
             // is an entry in its metadata log.
-            let pause = if self.broker.guard().waits(&peer.name) && !is_above {
+            let pause = if self.broker.guard().waits(&peer.name) && !objects {
                 PAUSE
             } else {
                 STEWARD_PAUSE
@@ -219,7 +227,8 @@ impl BootGuard {
         }
     }
 
-    /// Asks one daemon of the other cluster, the next one in turn. Returns words if its region epoch is above ours.
+    /// Asks one daemon of the other cluster, the next one in turn. Returns what of its answer speaks against
+    /// clients writing here.
     async fn ask_one(&self, peer: &Peer, turn: &mut usize, certain: bool) -> Result<Option<String>, String> {
         let cluster = self.broker.cluster();
         let mut nodes = peer.source.nodes();
@@ -228,43 +237,56 @@ impl BootGuard {
             (nodes, *turn) = (peer.source.nodes(), 0);
         }
         let node = nodes.get(*turn).copied().ok_or("it names no daemon")?;
+        let image = cluster.image();
+        let own = image.regions.get(&peer.name).copied().unwrap_or(0);
         let ask = RegionAsk {
             flow: peer.back.clone(),
-            cluster_id: cluster
-                .image()
-                .cluster_id
-                .map(|id| id.to_string())
-                .unwrap_or_default(),
+            cluster_id: image.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
             attempt: 0,
-            wish: RegionWish::Standing { certain },
+            wish: RegionWish::Standing {
+                certain,
+                region_epoch: own,
+            },
         };
         let answer = peer.source.region(Some(node), &ask).await;
         match answer.map_err(|error| error.to_string())? {
-            RegionAnswer::Standing { region_epoch, copied } => {
+            RegionAnswer::Standing {
+                region_epoch,
+                copied,
+                taken,
+                cluster_id,
+            } => {
                 peer.heard.lock().0 = Some(cluster.clock().monotonic());
-                let image = cluster.image();
-                let own = image.regions.get(&peer.name).copied().unwrap_or(0);
-                // What was asked in passing may be old.
-                if certain {
-                    self.broker.guard().heard(&peer.name, region_epoch, own);
-                }
-                let above = region_epoch > own;
-                let known = image.copied.get(&peer.name);
                 if copied.as_ref().is_some_and(|copied| !copied.is_bounded()) {
                     return Err("it copies by more patterns than can be remembered".to_owned());
                 }
-                // That it copies nothing any more would end the guard of the next start.
-                let is_sound = copied.is_some() || (certain && !above);
+                let word = PeerWord {
+                    region_epoch,
+                    copies: copied.is_some(),
+                    taken,
+                    cluster_id,
+                };
+                let (image, guard) = (cluster.image(), self.broker.guard());
+                let own = image.regions.get(&peer.name).copied().unwrap_or(0);
+                let objection = word.objection(own);
+                // What was asked in passing may be old.
+                if certain {
+                    guard.heard(&peer.name, &word, own);
+                }
+                let known = image.copied.get(&peer.name);
+                // That it copies nothing any more would end the guard of the next start; that another cluster copies
+                // would end this one.
+                let is_sound = match &copied {
+                    Some(_) => !guard.waits(&peer.name),
+                    None => certain && objection.is_none(),
+                };
                 if is_sound && known != copied.as_ref() {
                     self.remember(&peer.name, copied).await;
-                } else if !certain && copied.is_none() && known.is_some() && !above {
+                } else if !certain && copied.is_none() && known.is_some() && objection.is_none() {
                     return Box::pin(self.ask_one(peer, turn, true)).await;
                 }
-                Ok(above.then(|| {
-                    format!(
-                        "its region epoch is {region_epoch}, ours {own}: it has taken over what is ours here"
-                    )
-                }))
+                let waits = guard.waiting().remove(&peer.name);
+                Ok(waits.map(|wait| wait.problem).or(objection))
             }
             RegionAnswer::NotYet(reason) | RegionAnswer::Refused(reason) => Err(reason),
             _ => Err("it answered something else".to_owned()),
@@ -353,10 +375,10 @@ impl BootGuard {
             GuardLine {
                 peer: peer.name.clone(),
                 state: state.to_owned(),
-                guarded: wait.map_or(0, |wait| wait.topics.len()),
+                guarded: wait.map_or(0, |wait| wait.stake.topics.len()),
                 topics: wait
                     .into_iter()
-                    .flat_map(|wait| wait.topics.values().take(NAMED).cloned())
+                    .flat_map(|wait| wait.stake.topics.values().take(NAMED).cloned())
                     .collect(),
                 problem: wait.map_or(problem, |wait| wait.problem.clone()),
                 opened_by: guard.opened_by(&peer.name),
@@ -401,10 +423,19 @@ fn word(broker: &Broker, request: &Bytes) -> Result<Bytes, String> {
         .map_err(|error| error.to_string())
 }
 
-/// What a cluster that asks as the source of our flows is told: where we stand towards it. With `certain`, after all that
-/// was decided here before.
-pub(crate) async fn standing(broker: &Broker, peer: &str, certain: bool) -> RegionAnswer {
+/// Where this cluster stands towards `peer`, which has asked. A certain answer knows of everything that was decided here before.
+/// `told` is the region epoch of the asker, which a failover here has to be above.
+pub(crate) async fn standing(broker: &Broker, peer: &str, certain: bool, told: u64) -> RegionAnswer {
     let cluster = broker.cluster();
+    let heard = Command::Region(RegionCommand::HeardEpoch {
+        source: peer.to_owned(),
+        region_epoch: told,
+    });
+    if is_news(&cluster.image(), peer, told)
+        && let Err(error) = cluster.propose(heard, PROPOSE_TIMEOUT).await
+    {
+        tracing::debug!(peer, told, %error, "its region epoch is not recorded yet");
+    }
     if certain {
         let attested = cluster
             .propose(Command::Region(RegionCommand::Attest), PROPOSE_TIMEOUT)
@@ -416,18 +447,34 @@ pub(crate) async fn standing(broker: &Broker, peer: &str, certain: bool) -> Regi
     stands(&cluster.image(), peer)
 }
 
+/// Whether `peer`, from which a flow comes, tells a region epoch that a failover would not be above.
+fn is_news(image: &Image, peer: &str, told: u64) -> bool {
+    let mut flows = image.flows.values();
+    let comes = flows.any(|flow| flow.source == peer && matches!(flow.spec.source, FlowSource::Mesh(_)));
+    let known = image.heard_epochs.get(peer).max(image.regions.get(peer));
+    comes && told <= MAX_REGION_EPOCH && told > known.copied().unwrap_or(0)
+}
+
 fn stands(image: &Image, peer: &str) -> RegionAnswer {
+    let cluster_id = image.cluster_id.map(|id| id.to_string()).unwrap_or_default();
     let copying = image.flows.values().find(|flow| {
         let same_names = flow.spec.naming == Naming::Identity;
         let can_take_over = same_names && matches!(flow.spec.source, FlowSource::Mesh(_));
         flow.source == peer && can_take_over && flow.state != FlowState::Promoted
+    });
+    let unanswered = image.flows.values().any(|flow| {
+        let failback = flow.failback.as_ref();
+        flow.source == peer && failback.is_some_and(|failback| failback.step == FailbackStep::Telling)
     });
     RegionAnswer::Standing {
         region_epoch: image.regions.get(peer).copied().unwrap_or(0),
         copied: copying.map(|flow| Copied {
             topics: flow.spec.topics.clone(),
             topics_exclude: flow.spec.topics_exclude.clone(),
+            cluster_id: cluster_id.clone(),
         }),
+        taken: Some(unanswered),
+        cluster_id,
     }
 }
 

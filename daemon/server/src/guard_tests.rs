@@ -55,6 +55,7 @@ impl Log {
             copied: Some(Copied {
                 topics: list(topics),
                 topics_exclude: list(exclude),
+                cluster_id: String::new(),
             }),
         }));
     }
@@ -75,7 +76,7 @@ fn flow(naming: Naming) -> FlowSpec {
             FlowSource::Mesh(vec!["west-1:7100".to_owned()]),
             &Copied {
                 topics: vec!["sales".to_owned()],
-                topics_exclude: Vec::new(),
+                ..Copied::default()
             },
         )
     }
@@ -119,23 +120,65 @@ fn at_stake_is_what_clients_write_here_and_the_other_copies() {
 fn a_cluster_says_what_it_copies_until_it_has_taken_it_over() {
     let mut log = Log::new();
     let stands = |log: &Log| match stands(&log.0, "west") {
-        RegionAnswer::Standing { region_epoch, copied } => (region_epoch, copied.map(|copied| copied.topics)),
+        RegionAnswer::Standing {
+            region_epoch,
+            copied,
+            taken,
+            cluster_id,
+        } => {
+            assert!(
+                copied
+                    .as_ref()
+                    .is_none_or(|copied| copied.cluster_id == cluster_id)
+            );
+            assert!(!cluster_id.is_empty());
+            (region_epoch, copied.map(|copied| copied.topics), taken.unwrap())
+        }
         other => panic!("{other:?}"),
     };
-    assert_eq!(stands(&log), (0, None));
+    assert_eq!(stands(&log), (0, None, false));
     log.must(Command::DeclareFlow {
         spec: flow(Naming::Identity),
     });
-    assert_eq!(stands(&log), (0, Some(vec!["sales".to_owned()])));
+    assert_eq!(stands(&log), (0, Some(vec!["sales".to_owned()]), false));
     log.must(Command::BeginFailover {
         flow: "west->east".to_owned(),
     });
-    assert_eq!(stands(&log), (1, None));
+    assert_eq!(stands(&log), (1, None, true));
+    let attempt = log.0.flows["west->east"].failback.as_ref().unwrap().attempt;
+    log.must(Command::Region(RegionCommand::GaveWay {
+        flow: "west->east".to_owned(),
+        attempt,
+        at_ms: 1,
+        took_ms: 1,
+        topics: Vec::new(),
+    }));
+    assert_eq!(stands(&log), (1, None, false), "it is confirmed");
     let mut log = Log::new();
     log.must(Command::DeclareFlow {
         spec: flow(Naming::Prefix {
             separator: ".".to_owned(),
         }),
     });
-    assert_eq!(stands(&log), (0, None), "other names are nobody's loss");
+    assert_eq!(stands(&log), (0, None, false), "other names are nobody's loss");
+}
+
+#[test]
+fn a_number_that_a_source_tells_is_recorded_once_and_only_if_it_is_news() {
+    let mut log = Log::new();
+    assert!(!is_news(&log.0, "west", 2), "no flow comes from there");
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    assert!(is_news(&log.0, "west", 2));
+    assert!(!is_news(&log.0, "west", 0) && !is_news(&log.0, "west", u64::MAX));
+    log.must(Command::Region(RegionCommand::HeardEpoch {
+        source: "west".to_owned(),
+        region_epoch: 2,
+    }));
+    assert!(!is_news(&log.0, "west", 2) && is_news(&log.0, "west", 3));
+    log.must(Command::BeginFailover {
+        flow: "west->east".to_owned(),
+    });
+    assert!(!is_news(&log.0, "west", 3), "it is ours");
 }

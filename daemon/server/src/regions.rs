@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tradewind_broker::groups::{MirroredCommit, MirroredFrom};
 use tradewind_broker::{Broker, OFFSETS_TOPIC};
-use tradewind_cluster::command::Command;
+use tradewind_cluster::command::{Command, MetaError};
 use tradewind_cluster::image::{FlowState, Image, Topic};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_transport::{FrameRx, FrameTx, Peer};
@@ -79,7 +79,10 @@ impl Regions {
         let flow = ask.flow.name();
         let (peer_id, attempt) = (ask.cluster_id.clone(), ask.attempt);
         match ask.wish {
-            RegionWish::Standing { certain } => guard::standing(&self.broker, peer, certain).await,
+            RegionWish::Standing {
+                certain,
+                region_epoch,
+            } => guard::standing(&self.broker, peer, certain, region_epoch).await,
             RegionWish::Plan(topics) => match self.may_fence(peer, &ask.flow) {
                 Ok(reverse) => plan(&cluster.image(), &flow, &reverse, &topics),
                 Err(refusal) => RegionAnswer::Refused(refusal),
@@ -194,6 +197,8 @@ impl Regions {
             .propose(Command::Region(command), PROPOSE_TIMEOUT);
         match proposed.await {
             Ok(_) => RegionAnswer::Done,
+            // The failover may be as good as any: only its number is not.
+            Err(ProposeError::Refused(MetaError::RegionEpoch { own, .. })) => RegionAnswer::EpochTooLow(own),
             Err(ProposeError::Refused(refusal)) => RegionAnswer::Refused(refusal.to_string()),
             Err(error) => RegionAnswer::NotYet(error.to_string()),
         }

@@ -26,6 +26,10 @@ pub const MAX_LOWERED: usize = 1_000;
 /// How many source epochs below a cut are compared, at most: the newest.
 pub const MAX_HISTORY: usize = 16;
 
+/// How often a failover gets a higher region epoch than it began with. One is enough for whoever tells what it has; a source
+/// that refuses any number is lying.
+pub const MAX_RAISES: u32 = 8;
+
 /// What the target of a failed-over flow knows of its lost source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failback {
@@ -35,6 +39,13 @@ pub struct Failback {
     pub step: FailbackStep,
     /// The region epoch that the failover gave to the flow's topics.
     pub region_epoch: u64,
+    /// The highest region epoch that both sides have known, when it began or since: a failover of the source the other way
+    /// need only be above this one. None: it was begun by an earlier version.
+    #[serde(default)]
+    pub floor: Option<u64>,
+    /// How often the region epoch was raised since, because the source had a higher one; at most [`MAX_RAISES`].
+    #[serde(default)]
+    pub raised: u32,
     /// When the source was known to have given way, in ms since the epoch.
     #[serde(default)]
     pub gave_way_ms: Option<i64>,

@@ -13,6 +13,10 @@ pub struct Copied {
     pub topics: Vec<String>,
     /// Regular expressions; what they match is not copied. None stands for the defaults of a flow.
     pub topics_exclude: Vec<String>,
+    /// The id of the cluster that copies; empty if it did not say. Another one of the same name cannot say for it that it
+    /// took nothing over.
+    #[serde(default)]
+    pub cluster_id: String,
 }
 
 impl Copied {
@@ -20,13 +24,16 @@ impl Copied {
     pub const MAX_PATTERNS: usize = 1_000;
     /// See [`Self::MAX_PATTERNS`].
     pub const MAX_BYTES: usize = 64 << 10;
+    /// How long a cluster's id may be, in bytes.
+    const MAX_ID: usize = 255;
 
     /// Whether it may be remembered: what another cluster says has no bound of its own.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         let lists = [&self.topics, &self.topics_exclude];
         let bytes: usize = lists.iter().flat_map(|list| list.iter()).map(String::len).sum();
-        bytes <= Self::MAX_BYTES && lists.iter().all(|list| list.len() <= Self::MAX_PATTERNS)
+        let short = bytes <= Self::MAX_BYTES && self.cluster_id.len() <= Self::MAX_ID;
+        short && lists.iter().all(|list| list.len() <= Self::MAX_PATTERNS)
     }
 }
 

@@ -20,6 +20,10 @@ use crate::failback::{History, Kept, LoweredPosition, Tails};
 use crate::flow::{FlowSpec, Provenance};
 use crate::ids::TopicId;
 
+/// The largest region epoch that another cluster's word is believed. Epochs rise by one or two at a time, and must be able
+/// to rise further for good.
+pub const MAX_REGION_EPOCH: u64 = 1 << 48;
+
 /// A switchover as the target's metadata log has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switchover {
@@ -398,6 +402,26 @@ pub enum RegionCommand {
     },
     /// Target: changes nothing. Whoever has proposed it knows all that was decided before.
     Attest,
+    /// Target: a cluster that a flow comes from has told the region epoch that it has with this one. A failover begins
+    /// above it.
+    HeardEpoch {
+        /// That cluster.
+        source: String,
+        /// Its region epoch; at most [`MAX_REGION_EPOCH`].
+        region_epoch: u64,
+    },
+    /// Target: the source cannot give way to a failover under this region epoch, because its own is not below: the failover
+    /// gets a higher one. It is the same failover: nothing else changes.
+    RaiseEpoch {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: u64,
+        /// The region epoch that was refused; if it is not the present one, nothing is raised.
+        refused: u64,
+        /// What the next one is above; at most [`MAX_REGION_EPOCH`].
+        above: u64,
+    },
 }
 
 /// Where one fenced partition ends, by its leader.
@@ -446,6 +470,10 @@ pub enum RegionWish {
         /// Whether the answer must know of everything that was decided before the question, not only what the asked
         /// daemon happens to have applied.
         certain: bool,
+        /// The region epoch that the asker has with the asked cluster; 0 from an earlier version. A failover there is to
+        /// get a higher one.
+        #[serde(default)]
+        region_epoch: u64,
     },
     /// Fence the writes of these topics, and say where they end.
     Fence(Vec<TopicId>),
@@ -491,7 +519,16 @@ pub enum RegionAnswer {
         region_epoch: u64,
         /// What it copies from the asker under the same names.
         copied: Option<crate::guard::Copied>,
+        /// Whether it has taken topics over from the asker by a failover to which the asker has not given way yet, as far as
+        /// it knows, whatever the region epochs. None: it is of an earlier version, and the epochs alone say it.
+        #[serde(default)]
+        taken: Option<bool>,
+        /// The asked cluster's id; empty from an earlier version.
+        #[serde(default)]
+        cluster_id: String,
     },
+    /// The source does not give way to a failover whose region epoch is not above this.
+    EpochTooLow(u64),
     /// Writes are fenced. Ends are known where the leaders have recorded them.
     Fenced {
         /// The region epoch so far.

@@ -14,6 +14,7 @@ use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, RegionMove, TopicFence};
 
 use super::partitions::limit;
+use super::region_epochs::{self, bounded};
 use super::region_source::{OFFSETS_TOPIC, current, fenced, may_take_up, raise_epochs};
 use super::{Position, partition, topic, topics};
 use crate::command::{CreateTopic, MetaError, Outcome, StaleWhat};
@@ -45,11 +46,14 @@ pub(super) fn give_way(
             )));
         }
     }
-    let own = image.regions.get(peer).copied().unwrap_or(0);
+    bounded(region_epoch)?;
+    let own = region_epochs::floor(image, peer);
     if region_epoch <= own {
-        return Err(MetaError::Region(format!(
-            "flow {name}: the failover has region epoch {region_epoch}, but this side has {own}: both have been promoted"
-        )));
+        return Err(MetaError::RegionEpoch {
+            flow: name.to_owned(),
+            given: region_epoch,
+            own,
+        });
     }
     let ours: Vec<TopicId> = topics
         .iter()
@@ -87,7 +91,7 @@ pub(super) fn give_way(
             tails: BTreeMap::new(),
         },
     );
-    image.regions.insert(peer.to_owned(), region_epoch);
+    region_epochs::agree(image, peer, region_epoch);
     Ok(Outcome::Done)
 }
 

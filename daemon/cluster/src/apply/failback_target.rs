@@ -4,26 +4,34 @@
 
 use std::collections::BTreeMap;
 
-use tradewind_wire::failback::{Failback, FailbackStep, LoweredPosition, MAX_LOWERED, Tails};
+use tradewind_wire::failback::{Failback, FailbackStep, LoweredPosition, MAX_LOWERED, MAX_RAISES, Tails};
 use tradewind_wire::flow::{FlowSource, Naming};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::SwitchStep;
 
 use super::Position;
 use super::flows::{described, flow_mut};
-use super::region_target::own_region_epoch;
+use super::region_epochs::{self, bounded};
 use crate::command::{MetaError, Outcome};
 use crate::image::{Flow, FlowState, Image};
 
-/// A failover of flow `name` begins: its topics get the next region epoch, which its source is to be told.
+/// A failover of flow `name` begins: its topics get a region epoch above all that is known of either side's, which its source
+/// is to be told.
 pub(super) fn failed_over(image: &mut Image, at: Position, name: &str) -> Result<(), MetaError> {
-    let region_epoch = own_region_epoch(image, name) + 1;
+    let region_epoch = region_epochs::above_all(image, name);
+    let floor = image
+        .flows
+        .get(name)
+        .and_then(|flow| image.regions.get(&flow.source));
+    let floor = floor.copied().unwrap_or(0);
     let flow = flow_mut(image, name)?;
     let follows = matches!(flow.spec.source, FlowSource::Mesh(_)) && flow.spec.naming == Naming::Identity;
     flow.failback = follows.then(|| Failback {
         attempt: at.index,
         step: FailbackStep::Telling,
         region_epoch,
+        floor: Some(floor),
+        raised: 0,
         gave_way_ms: None,
         gave_way_took_ms: None,
         topics: Vec::new(),
@@ -35,9 +43,41 @@ pub(super) fn failed_over(image: &mut Image, at: Position, name: &str) -> Result
     });
     if follows {
         let source = flow.source.clone();
-        image.regions.insert(source, region_epoch);
+        region_epochs::raise(image, &source, region_epoch);
     }
     Ok(())
+}
+
+/// The source has a region epoch that the failover's, `refused`, is not above: it gets the one after `above`.
+///
+/// Nothing is decided by that. The failover is, and the source has not given way to it: only the number says otherwise,
+/// because one of the two logs began anew, or flows both ways were failed over. Giving way takes no record away.
+pub(super) fn raise_epoch(
+    image: &mut Image,
+    which: (&str, u64),
+    refused: u64,
+    above: u64,
+) -> Result<Outcome, MetaError> {
+    bounded(above)?;
+    let flow = flow_mut(image, which.0)?;
+    let (state, source) = (flow.state, flow.source.clone());
+    let failback = under_way(image, which)?;
+    if failback.region_epoch != refused || above < refused {
+        return Ok(Outcome::Done);
+    }
+    if failback.step != FailbackStep::Telling || state != FlowState::Promoted {
+        return Err(wrong_step(which.0, failback));
+    }
+    if failback.raised >= MAX_RAISES {
+        return Err(MetaError::Region(format!(
+            "flow {}: its source has refused {MAX_RAISES} higher region epochs, and says now that it has {above}",
+            which.0
+        )));
+    }
+    failback.raised += 1;
+    failback.region_epoch = above + 1;
+    region_epochs::raise(image, &source, above + 1);
+    Ok(Outcome::Done)
 }
 
 /// The failback of this attempt.

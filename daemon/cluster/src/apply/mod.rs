@@ -14,6 +14,7 @@ mod flows;
 mod guarding;
 mod partitions;
 mod reassignment;
+mod region_epochs;
 mod region_source;
 mod region_target;
 mod topics;
@@ -281,6 +282,15 @@ fn failback(image: &mut Image, at: Position, command: &RegionCommand) -> Result<
             guarding::unguard(image, at, peers, (*at_ms, reason))
         }
         RegionCommand::Attest => Ok(Outcome::Done),
+        RegionCommand::HeardEpoch { source, region_epoch } => {
+            region_epochs::heard(image, source, *region_epoch)
+        }
+        RegionCommand::RaiseEpoch {
+            flow,
+            attempt,
+            refused,
+            above,
+        } => failback_target::raise_epoch(image, (flow, *attempt), *refused, *above),
         other => Err(MetaError::Region(format!("a step of a later version: {other:?}"))),
     }
 }

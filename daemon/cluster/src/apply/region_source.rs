@@ -13,6 +13,7 @@ use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, MovedTopic, PartitionEnd, RegionMove, TopicFence};
 
 use super::partitions::limit;
+use super::region_epochs::{self, bounded};
 use super::{change_partition, change_partitions, partition, topic};
 use crate::command::{MetaError, Outcome};
 use crate::election::Cause;
@@ -327,6 +328,7 @@ pub(super) fn complete(
     region_epoch: u64,
     topics: &BTreeMap<TopicId, MovedTopic>,
 ) -> Result<Outcome, MetaError> {
+    bounded(region_epoch)?;
     let moving = fenced(image, name);
     let known = current(image, name, which)?;
     match known.state {
@@ -398,7 +400,7 @@ pub(super) fn complete(
         },
     );
     take_up(image, back, reverse);
-    image.regions.insert(peer, region_epoch);
+    region_epochs::agree(image, &peer, region_epoch);
     Ok(Outcome::Done)
 }
 

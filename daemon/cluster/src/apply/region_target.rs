@@ -11,6 +11,7 @@ use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{SourceEnd, SwitchStep, Switchover};
 
 use super::flows::{described, flow_mut, mirroring};
+use super::region_epochs::{self, bounded};
 use super::{Position, change_partitions};
 use crate::command::{MetaError, Outcome};
 use crate::election::Cause;
@@ -134,7 +135,8 @@ pub(super) fn source_fenced(
     ends: &BTreeMap<TopicId, Vec<SourceEnd>>,
 ) -> Result<Outcome, MetaError> {
     let topics = moving(image, which.0);
-    let own_epoch = own_region_epoch(image, which.0);
+    bounded(region_epoch)?;
+    let above_ours = region_epochs::above_all(image, which.0);
     let (_, switchover) = under_way(image, which)?;
     match switchover.step {
         SwitchStep::Fencing => {}
@@ -160,18 +162,9 @@ pub(super) fn source_fenced(
     }
     switchover.step = SwitchStep::Draining;
     switchover.fenced_ms = Some(at_ms);
-    switchover.region_epoch = region_epoch.max(own_epoch) + 1;
+    switchover.region_epoch = above_ours.max(region_epoch + 1);
     switchover.ends.clone_from(ends);
     Ok(Outcome::Done)
-}
-
-/// The region epoch of what flow `name` shares with its source.
-pub(super) fn own_region_epoch(image: &Image, name: &str) -> u64 {
-    let source = image.flows.get(name).map(|flow| &flow.source);
-    source
-        .and_then(|source| image.regions.get(source))
-        .copied()
-        .unwrap_or(0)
 }
 
 /// No group commits at the source any more.
@@ -236,7 +229,7 @@ pub(super) fn promote(image: &mut Image, which: (&str, u64), at_ms: i64) -> Resu
         }
     }
     let source = image.flows.get(name).map(|flow| flow.source.clone());
-    image.regions.insert(source.unwrap_or_default(), region_epoch);
+    region_epochs::raise(image, &source.unwrap_or_default(), region_epoch);
     Ok(Outcome::Done)
 }
 

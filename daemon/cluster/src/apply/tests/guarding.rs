@@ -12,7 +12,7 @@ fn copied(peer: &str, topics: Option<&str>) -> Command {
         peer: peer.to_owned(),
         copied: topics.map(|topics| Copied {
             topics: vec![topics.to_owned()],
-            topics_exclude: Vec::new(),
+            ..Copied::default()
         }),
     })
 }

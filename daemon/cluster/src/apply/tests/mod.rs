@@ -5,6 +5,7 @@ mod failbacks;
 mod flows;
 mod guarding;
 mod moves;
+mod region_epochs;
 mod regions;
 mod topics;
 
