@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tradewind_broker::Broker;
 use tradewind_broker::guard::{PeerWord, Stake};
 use tradewind_cluster::command::Command;
-use tradewind_cluster::image::{FlowState, Image};
+use tradewind_cluster::image::{Flow, FlowState, Image, MirrorTopic, Topic};
 use tradewind_cluster::metadata::ProposeError;
 use tradewind_mirror::Sources;
 use tradewind_mirror::naming::Names;
@@ -28,7 +28,9 @@ use tradewind_wire::failback::{FailbackStep, RESCUE_PREFIX};
 use tradewind_wire::flow::{FlowSource, FlowSpec, HEARTBEATS_TOPIC, Naming};
 use tradewind_wire::guard::{Copied, GuardAsk, GuardWord, Unguarded};
 use tradewind_wire::ids::{NodeId, TopicId};
-use tradewind_wire::region::{MAX_REGION_EPOCH, RegionAnswer, RegionAsk, RegionCommand, RegionWish};
+use tradewind_wire::region::{
+    MAX_REGION_EPOCH, RegionAnswer, RegionAsk, RegionCommand, RegionWish, SwitchStep,
+};
 
 use crate::config::RemoteCluster;
 
@@ -457,29 +459,83 @@ fn is_news(image: &Image, peer: &str, told: u64) -> bool {
 
 fn stands(image: &Image, peer: &str) -> RegionAnswer {
     let cluster_id = image.cluster_id.map(|id| id.to_string()).unwrap_or_default();
-    let copying = image.flows.values().find(|flow| {
-        let same_names = flow.spec.naming == Naming::Identity;
-        let can_take_over = same_names && matches!(flow.spec.source, FlowSource::Mesh(_));
-        flow.source == peer && can_take_over && flow.state != FlowState::Promoted
-    });
-    let unanswered = image.flows.values().any(|flow| {
-        let failback = flow.failback.as_ref();
-        flow.source == peer && failback.is_some_and(|failback| failback.step == FailbackStep::Telling)
-    });
+    let mut flows = image.flows.values();
+    let flow = flows.find(|flow| flow.source == peer && matches!(flow.spec.source, FlowSource::Mesh(_)));
     RegionAnswer::Standing {
         region_epoch: image.regions.get(peer).copied().unwrap_or(0),
-        copied: copying.map(|flow| Copied {
-            topics: flow.spec.topics.clone(),
-            topics_exclude: flow.spec.topics_exclude.clone(),
-            cluster_id: cluster_id.clone(),
-        }),
-        taken: Some(unanswered),
+        copied: flow.and_then(|flow| copied(image, flow, &cluster_id)),
+        taken: Some(flow.is_some_and(|flow| is_unanswered(image, flow))),
         cluster_id,
     }
 }
 
-/// The topics that `peer` may have taken over, as the metadata log has it: those that it copies under the same names, and
-/// that clients write here.
+/// What a failover of this flow would take from its source, under the names that topics have there: whatever it is bound to
+/// is promoted, not only what its filters take now.
+fn copied(image: &Image, flow: &Flow, cluster_id: &str) -> Option<Copied> {
+    if flow.state == FlowState::Promoted {
+        return None;
+    }
+    let list = |takes: &[String]| takes.to_vec();
+    let (topics, topics_exclude) = match flow.spec.naming {
+        Naming::Identity => (list(&flow.spec.topics), list(&flow.spec.topics_exclude)),
+        // Patterns take nothing then: other names are nobody's loss.
+        Naming::Prefix { .. } => Default::default(),
+    };
+    let same_names = flow.spec.naming == Naming::Identity;
+    let names = Names::new(&flow.spec).ok().filter(|_| same_names);
+    let beyond = bound_to(image, flow).filter(|(topic, bound)| {
+        let taken = names
+            .as_ref()
+            .is_some_and(|names| names.takes_topic(&bound.source_topic, false));
+        topic.is_mirroring() && !taken && (same_names || topic.name == bound.source_topic)
+    });
+    let bound: Vec<TopicId> = beyond.map(|(_, bound)| bound.source_topic_id).collect();
+    if !same_names && bound.is_empty() {
+        return None;
+    }
+    if bound.len() > Copied::MAX_BOUND {
+        // Too many to be named: all that there is.
+        return Some(Copied {
+            topics: vec![".*".to_owned()],
+            topics_exclude: vec![HEARTBEATS_TOPIC.to_owned()],
+            cluster_id: cluster_id.to_owned(),
+            bound: Vec::new(),
+        });
+    }
+    Some(Copied {
+        topics,
+        topics_exclude,
+        cluster_id: cluster_id.to_owned(),
+        bound,
+    })
+}
+
+/// The topics that a flow writes or wrote, but the source's heartbeats.
+fn bound_to<'a>(image: &'a Image, flow: &'a Flow) -> impl Iterator<Item = (&'a Topic, &'a MirrorTopic)> {
+    let bound = image.topics.values().filter_map(move |topic| {
+        let bound = topic.mirror.as_ref().filter(|bound| bound.flow == flow.name)?;
+        Some((&**topic, bound))
+    });
+    bound.filter(|(_, bound)| bound.source_topic != HEARTBEATS_TOPIC)
+}
+
+/// Whether a failover of this flow took topics over, and its source has not given way to it.
+fn is_unanswered(image: &Image, flow: &Flow) -> bool {
+    if let Some(failback) = &flow.failback {
+        return failback.step == FailbackStep::Telling;
+    }
+    // With prefixes nobody is told; but a topic may have the name of its source from when the naming was another.
+    let moved = flow.switchover.as_ref().map(|last| last.step);
+    let by_failover = match flow.state {
+        FlowState::FailingOver => true,
+        FlowState::Promoted => !matches!(moved, Some(SwitchStep::Promoted | SwitchStep::Done)),
+        _ => false,
+    };
+    by_failover && bound_to(image, flow).any(|(topic, bound)| topic.name == bound.source_topic)
+}
+
+/// The topics that `peer` may have taken over, as the metadata log has it: those that it copies under the same names or is bound
+/// to, and that clients write here.
 fn at_stake(image: &Image, peer: &str, own: &str) -> BTreeMap<TopicId, String> {
     let Some(copied) = image.copied.get(peer) else {
         return BTreeMap::new();
@@ -494,7 +550,8 @@ fn at_stake(image: &Image, peer: &str, own: &str) -> BTreeMap<TopicId, String> {
     let topics = image.topics.values().filter(|topic| {
         let system =
             topic.internal || topic.name == HEARTBEATS_TOPIC || topic.name.starts_with(RESCUE_PREFIX);
-        !system && !topic.is_mirroring() && takes(&topic.name)
+        let takes = takes(&topic.name) || copied.bound.contains(&topic.id);
+        !system && !topic.is_mirroring() && takes
     });
     topics.map(|topic| (topic.id, topic.name.clone())).collect()
 }

@@ -55,7 +55,7 @@ impl Log {
             copied: Some(Copied {
                 topics: list(topics),
                 topics_exclude: list(exclude),
-                cluster_id: String::new(),
+                ..Copied::default()
             }),
         }));
     }
@@ -181,4 +181,92 @@ fn a_number_that_a_source_tells_is_recorded_once_and_only_if_it_is_news() {
         flow: "west->east".to_owned(),
     });
     assert!(!is_news(&log.0, "west", 3), "it is ours");
+}
+
+/// Binds topic `number` of this cluster to the west's topic of that name, with the next id.
+fn bind(log: &mut Log, number: u8, name: &str, there: &str) {
+    log.topic(number, name, |create| {
+        let binding = serde_json::json!({
+            "flow": "west->east",
+            "source_topic": there,
+            "source_topic_id": TopicId([number + 1; 16]),
+        });
+        create.mirror = serde_json::from_value(binding).unwrap();
+    });
+}
+
+fn named(log: &Log) -> Option<Copied> {
+    match stands(&log.0, "west") {
+        RegionAnswer::Standing { copied, .. } => copied,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_flow_is_bound_to_is_named_whatever_its_filters_take() {
+    let mut log = Log::new();
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    bind(&mut log, 10, "sales", "sales");
+    bind(&mut log, 20, "orders", "orders");
+    bind(&mut log, 30, "west.heartbeats", "heartbeats");
+    let copied = named(&log).unwrap();
+    assert_eq!(
+        (copied.topics, copied.bound),
+        (vec!["sales".to_owned()], vec![TopicId([21; 16])])
+    );
+    // It becomes a flow with prefixes: what has the source's names has them still.
+    let prefixed = Naming::Prefix {
+        separator: ".".to_owned(),
+    };
+    log.must(Command::DeclareFlow { spec: flow(prefixed) });
+    bind(&mut log, 40, "west.logs", "logs");
+    let copied = named(&log).unwrap();
+    assert!(copied.topics.is_empty());
+    assert_eq!(copied.bound, [TopicId([11; 16]), TopicId([21; 16])]);
+    // Nobody is told of its failover, which is therefore never confirmed.
+    log.must(Command::BeginFailover {
+        flow: "west->east".to_owned(),
+    });
+    let RegionAnswer::Standing { taken, .. } = stands(&log.0, "west") else {
+        unreachable!("it answers nothing else")
+    };
+    assert_eq!(taken, Some(true));
+}
+
+#[test]
+fn more_than_can_be_named_is_everything() {
+    let mut log = Log::new();
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    for number in 0..=Copied::MAX_BOUND {
+        let mut id = [9; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let mut create = CreateTopic::new(&format!("t{number}"), TopicId(id), 1, 1);
+        let binding = serde_json::json!({
+            "flow": "west->east", "source_topic": format!("t{number}"), "source_topic_id": TopicId(id),
+        });
+        create.mirror = serde_json::from_value(binding).unwrap();
+        log.must(Command::CreateTopic(create));
+    }
+    let copied = named(&log).unwrap();
+    assert!(copied.is_bounded() && copied.bound.is_empty());
+    assert_eq!(copied.topics, [".*"]);
+}
+
+#[test]
+fn at_stake_is_what_the_other_is_bound_to_as_well() {
+    let mut log = Log::new();
+    log.topic(1, "orders", |_| ());
+    log.topic(2, "notes", |_| ());
+    log.must(Command::Region(RegionCommand::Copied {
+        peer: "west".to_owned(),
+        copied: Some(Copied {
+            bound: vec![TopicId([1; 16])],
+            ..Copied::default()
+        }),
+    }));
+    assert_eq!(log.at_stake(), ["orders"]);
 }

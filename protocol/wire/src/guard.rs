@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::TopicId;
+
 /// What another cluster copies from this one under the same names, and could take over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
@@ -17,6 +19,10 @@ pub struct Copied {
     /// took nothing over.
     #[serde(default)]
     pub cluster_id: String,
+    /// Topics that it mirrors and could take over, although the patterns do not take them: they were mirrored under earlier
+    /// ones, or another naming. By id at the source.
+    #[serde(default)]
+    pub bound: Vec<TopicId>,
 }
 
 impl Copied {
@@ -24,6 +30,8 @@ impl Copied {
     pub const MAX_PATTERNS: usize = 1_000;
     /// See [`Self::MAX_PATTERNS`].
     pub const MAX_BYTES: usize = 64 << 10;
+    /// How many topics beyond the patterns are named one by one.
+    pub const MAX_BOUND: usize = 1_000;
     /// How long a cluster's id may be, in bytes.
     const MAX_ID: usize = 255;
 
@@ -33,7 +41,9 @@ impl Copied {
         let lists = [&self.topics, &self.topics_exclude];
         let bytes: usize = lists.iter().flat_map(|list| list.iter()).map(String::len).sum();
         let short = bytes <= Self::MAX_BYTES && self.cluster_id.len() <= Self::MAX_ID;
-        short && lists.iter().all(|list| list.len() <= Self::MAX_PATTERNS)
+        short
+            && self.bound.len() <= Self::MAX_BOUND
+            && lists.iter().all(|list| list.len() <= Self::MAX_PATTERNS)
     }
 }
 

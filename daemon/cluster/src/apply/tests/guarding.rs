@@ -38,6 +38,17 @@ fn what_others_copy_is_remembered_until_they_say_otherwise() {
     let refused = log.apply(&copied("west", Some(&"x".repeat(70_000))));
     assert!(matches!(refused, Err(MetaError::TooMany { .. })), "{refused:?}");
     assert_eq!(log.image.copied["west"].topics, ["sales"]);
+    let many = Command::Region(RegionCommand::Copied {
+        peer: "west".to_owned(),
+        copied: Some(Copied {
+            bound: vec![super::TOPIC; Copied::MAX_BOUND + 1],
+            ..Copied::default()
+        }),
+    });
+    assert!(log.apply(&many).is_err());
+    // One of an earlier version names none, and has no id.
+    let earlier: Copied = serde_json::from_str(r#"{"topics":["a"],"topics_exclude":[]}"#).unwrap();
+    assert!(earlier.bound.is_empty() && earlier.cluster_id.is_empty());
     let refused = log.apply(&copied(&"w".repeat(300), Some("a")));
     assert!(matches!(refused, Err(MetaError::TooMany { .. })), "{refused:?}");
 }
