@@ -67,6 +67,10 @@ pub struct Observation {
     pub topics: usize,
     /// Every partition of them.
     pub partitions: Vec<Observed>,
+    /// Topics that the flow's filters take and of which the source has not said whether they are mirrors: they wait, and are in
+    /// neither of the above.
+    #[serde(default)]
+    pub awaited: Vec<String>,
 }
 
 /// One source partition as observed.

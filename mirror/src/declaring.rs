@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tradewind_wire::flow::{FlowSource, FlowSpec, HEARTBEATS_TOPIC};
 
 use crate::discovery::{Action, actions};
 use crate::flow::Flow;
-use crate::matching::{Elsewhere, matches};
+use crate::matching::matches;
 use crate::naming::Names;
 use crate::runner::{Inner, Mirror};
-use crate::status::FlowStatus;
+use crate::status::{FlowStatus, awaits};
 use crate::target::{CommandError, FlowState, FlowView, Target, View};
 
 /// What one flow of a plan comes to.
@@ -32,8 +33,6 @@ pub struct FlowPlan {
     pub creates: Vec<PlannedTopic>,
     /// Mirror topics here that the flow would not copy any more: they stay, read-only.
     pub stops: Vec<String>,
-    /// Topics of the source that come from this cluster, and so are not copied.
-    pub loops: Vec<String>,
     /// What is as it should be and may still surprise.
     pub notes: Vec<String>,
     /// What stands in the way, one sentence each: names that are taken or too long, a source that does not answer.
@@ -119,7 +118,14 @@ impl Mirror {
     /// What declaring these flows would change, with a look at the source of each. Changes nothing.
     pub async fn plan(&self, specs: &[FlowSpec]) -> Vec<FlowPlan> {
         let inner = &self.inner;
-        plan(&inner.target, specs, |spec, names| inner.flow_of(spec, names)).await
+        let flow_of = |spec: &FlowSpec, names| {
+            let mut flow = inner.flow_of(spec, names);
+            // What a plan sees of other addresses is no news for the flow that runs.
+            let seen = flow.seen.lock().clone();
+            flow.seen = Arc::new(Mutex::new(seen));
+            flow
+        };
+        plan(&inner.target, specs, flow_of).await
     }
 
     /// Declares these flows, unless the plan complains; with `force` all the same. Others stay as they are. Answers the plan.
@@ -288,7 +294,6 @@ fn empty(flow: &str, change: &str) -> FlowPlan {
         fields: Vec::new(),
         creates: Vec::new(),
         stops: Vec::new(),
-        loops: Vec::new(),
         notes: Vec::new(),
         problems: Vec::new(),
     }
@@ -422,7 +427,8 @@ async fn look(plan: &mut FlowPlan, now: &View, after: &View, flow: &Flow) {
             return;
         }
     };
-    let found = matches(&flow.name, &flow.names, &topics, after);
+    let seen = flow.seen.lock().clone();
+    let found = matches(&flow.name, &flow.names, &topics, after, &seen);
     let configs = found
         .topics
         .iter()
@@ -440,12 +446,6 @@ async fn look(plan: &mut FlowPlan, now: &View, after: &View, flow: &Flow) {
     plan.problems.extend(problems);
     plan.problems.extend(found.problems.iter().cloned());
     let awaited = found.awaited.iter();
-    plan.problems
-        .extend(awaited.map(|topic| format!("{topic}: the source has not said yet whether it is a mirror")));
-    let loops = found
-        .elsewhere
-        .iter()
-        .filter(|(_, elsewhere)| **elsewhere == Elsewhere::Loop);
-    plan.loops.extend(loops.map(|(topic, _)| topic.clone()));
+    plan.problems.extend(awaited.map(|topic| awaits(topic)));
     plan.notes.extend(found.notes());
 }

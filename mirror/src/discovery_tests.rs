@@ -97,7 +97,12 @@ fn decide(source: &SourceTopics, configs: Vec<SourceConfig>, view: &View) -> (Ve
         .keys()
         .map(|name| (name.clone(), configs.clone()))
         .collect();
-    actions(FLOW, &matches(FLOW, &names(), source, view), &configs, view)
+    actions(
+        FLOW,
+        &matches(FLOW, &names(), source, view, &BTreeMap::new()),
+        &configs,
+        view,
+    )
 }
 
 #[test]
@@ -124,7 +129,7 @@ fn nothing_is_created_before_its_configs_are_known() {
     let source = source(&[("orders", 1, 4)]);
     let (actions, _) = actions(
         FLOW,
-        &matches(FLOW, &names(), &source, &View::default()),
+        &matches(FLOW, &names(), &source, &View::default(), &BTreeMap::new()),
         &BTreeMap::new(),
         &View::default(),
     );

@@ -12,26 +12,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tradewind_wire::flow::FlowSpec;
 use tradewind_wire::ids::TopicId;
-use tradewind_wire::region::{RegionAsk, RegionWish};
 
 use crate::board::{Board, Observation, Observed};
 use crate::discovery::created_again;
 use crate::matching::{Matches, matches};
 use crate::naming::Names;
+use crate::origins::{self, Hearing};
 use crate::passes::{self, Pass};
-use crate::source::{Origins, PartitionOf, Source, SourceError, SourceTopics, Word};
+use crate::source::{PartitionOf, Source, SourceError, SourceTopics};
 use crate::target::{FlowState, Target};
 use crate::transactions::{self, Ended};
 use crate::{failback, failover, metrics, supervisor, switchover};
 
 /// How long one look at a source may take.
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a source may take to say what its topics are; until then new ones wait.
-const ORIGINS_TIMEOUT: Duration = Duration::from_secs(3);
-/// After how long it is asked again: a topic may be promoted, or become a mirror.
-const ORIGINS_AGAIN: Duration = Duration::from_secs(5);
-/// After how long one that does not say is asked again: it may be of a later version by then.
-const UNTOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// The ids of the clusters that flows into this cluster come from, by flow.
+pub(crate) type Seen = Arc<parking_lot::Mutex<BTreeMap<String, String>>>;
 
 /// One flow into this cluster, as this daemon runs it.
 pub(crate) struct Flow {
@@ -48,43 +45,11 @@ pub(crate) struct Flow {
     /// One pass over the groups at a time.
     pub(crate) pass: Mutex<Pass>,
     /// What the source last said its topics are.
-    pub(crate) origins: parking_lot::Mutex<Heard>,
     /// The ids of the source's topics, as it last told them.
     pub(crate) looked: parking_lot::Mutex<BTreeMap<String, TopicId>>,
-}
-
-/// What a source has said its topics are.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// None until it has answered; then none if it is none that says so.
-    said: Option<Option<Origins>>,
-    /// When it answered (monotonic).
-    at: Duration,
-}
-
-impl Heard {
-    /// Whether this is still good for these topics: what a topic is changes rarely, and new ones are asked for at once.
-    fn is_current(&self, topics: &SourceTopics, now: Duration) -> bool {
-        let age = now.saturating_sub(self.at);
-        match &self.said {
-            None => false,
-            Some(None) => age < UNTOLD_AGAIN,
-            Some(Some(said)) => {
-                let mut all = topics.topics.values();
-                age < ORIGINS_AGAIN && all.all(|topic| said.contains_key(&topic.id))
-            }
-        }
-    }
-
-    fn put_into(&self, topics: &mut SourceTopics) {
-        for topic in topics.topics.values_mut() {
-            topic.word = match &self.said {
-                None => Word::Awaited,
-                Some(None) => Word::Untold,
-                Some(Some(said)) => said.get(&topic.id).cloned().map_or(Word::Awaited, Word::Says),
-            };
-        }
-    }
+    pub(crate) hearing: Hearing,
+    /// The ids of the clusters that flows come from, as their last looks on this daemon found them.
+    pub(crate) seen: Seen,
 }
 
 impl Flow {
@@ -99,7 +64,10 @@ impl Flow {
         if let Ok(topics) = &mut answer {
             let ids = topics.topics.iter().map(|(name, topic)| (name.clone(), topic.id));
             *self.looked.lock() = ids.collect();
-            self.hear_origins(topics).await;
+            origins::add(self, topics).await;
+            self.seen
+                .lock()
+                .insert(self.name.clone(), topics.cluster_id.clone());
         }
         let now_ms = self.target.clock().now_ms();
         match &answer {
@@ -112,48 +80,26 @@ impl Flow {
         answer
     }
 
-    /// Adds what the source says its topics are. Asked after the topics: one that it does not know of yet is asked for again.
-    async fn hear_origins(&self, topics: &mut SourceTopics) {
-        let now = self.target.clock().monotonic();
-        if !self.origins.lock().is_current(topics, now) {
-            let ask = RegionAsk {
-                flow: self.spec.clone(),
-                cluster_id: self.target.view().cluster_id.clone(),
-                attempt: 0,
-                wish: RegionWish::Origins,
-            };
-            match tokio::time::timeout(ORIGINS_TIMEOUT, self.source.origins(&ask)).await {
-                Ok(Ok(said)) => {
-                    *self.origins.lock() = Heard {
-                        said: Some(said),
-                        at: now,
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(flow = self.name, %error, "the source does not say what its topics are");
-                }
-                Err(_) => tracing::debug!(
-                    flow = self.name,
-                    "the source does not say in time what its topics are"
-                ),
-            }
-        }
-        self.origins.lock().put_into(topics);
-    }
-
     /// Applies the flow to what the source has, and remembers what is not copied for the sake of another way.
     pub(crate) fn matches(&self, topics: &SourceTopics) -> Matches {
-        let matches = matches(&self.name, &self.names, topics, &self.target.view());
+        let seen = self.seen.lock().clone();
+        let matches = matches(&self.name, &self.names, topics, &self.target.view(), &seen);
         self.board
             .set_elsewhere(matches.elsewhere.keys().cloned().collect());
         matches
     }
 
-    /// A complete look at the source: every matching partition with its ends. Only a complete one is kept.
+    /// A complete look at the source: every matching partition with its ends. Only a complete one is kept. Topics of which the
+    /// source does not say in time whether they are mirrors are named in it.
     pub(crate) async fn observe(&self) -> Result<Observation, SourceError> {
         let at_ms = self.target.clock().now_ms();
-        let topics = self.topics().await?;
-        self.observe_ends(&self.matches(&topics), at_ms).await
+        let mut topics = self.topics().await?;
+        let mut matches = self.matches(&topics);
+        if !matches.awaited.is_empty() {
+            origins::add_now(self, &mut topics).await;
+            matches = self.matches(&topics);
+        }
+        self.observe_ends(&matches, at_ms).await
     }
 
     /// The second half of [`Flow::observe`], for topics that were asked for at `at_ms`.
@@ -163,11 +109,6 @@ impl Flow {
         at_ms: i64,
     ) -> Result<Observation, SourceError> {
         let data = || matches.topics.iter().filter(|matched| !matched.heartbeats);
-        if let Some(awaited) = matches.awaited.first() {
-            return Err(SourceError::Unreachable(format!(
-                "it has not said yet whether {awaited} is a mirror"
-            )));
-        }
         let mut wanted = Vec::new();
         for matched in data() {
             if matched.topic.partitions.is_empty() {
@@ -206,6 +147,7 @@ impl Flow {
             at_ms,
             topics: data().count(),
             partitions,
+            awaited: matches.awaited.clone(),
         };
         self.board.set_observation(observation.clone());
         Ok(observation)
@@ -256,6 +198,8 @@ async fn while_copying(flow: &Arc<Flow>, cancel: &CancellationToken) {
     let stop = cancel.child_token();
     tasks.spawn(supervisor::run(flow.clone(), stop.clone()));
     tasks.spawn(passes::run(flow.clone(), stop.clone()));
+    let (hearing, end) = (flow.clone(), stop.clone());
+    tasks.spawn(async move { origins::run(&hearing, end).await });
     tasks.close();
     loop {
         let seen = flow.target.view().index;

@@ -38,6 +38,7 @@ mod heartbeat;
 pub mod matching;
 pub mod metrics;
 pub mod naming;
+mod origins;
 mod passes;
 mod peers;
 mod problems;

@@ -16,6 +16,8 @@ struct World {
     lines: Vec<Line>,
     /// Clusters that do not say which of their topics are mirrors.
     silent: BTreeSet<String>,
+    /// The ids that flows have found their sources to have.
+    seen: BTreeMap<String, String>,
     topics: u8,
 }
 
@@ -25,6 +27,7 @@ impl World {
             clusters: BTreeMap::new(),
             lines: lines.to_vec(),
             silent: BTreeSet::new(),
+            seen: BTreeMap::new(),
             topics: 0,
         };
         for (from, to, identity) in lines {
@@ -109,7 +112,7 @@ impl World {
         let view = &self.clusters[to];
         let flow = format!("{from}->{to}");
         let names = Names::new(&view.flows[&flow].spec).unwrap();
-        matches(&flow, &names, &self.source(from), view)
+        matches(&flow, &names, &self.source(from), view, &self.seen)
     }
 
     /// One look of one flow: whether it changed anything, and what it complains of.
@@ -432,14 +435,26 @@ fn nothing_is_copied_before_the_source_has_said_what_it_is() {
     let mut source = world.source("east");
     source.topics.get_mut("orders").unwrap().word = Word::Awaited;
     let names = Names::new(&spec("east", "west", false)).unwrap();
-    let found = matches("east->west", &names, &source, &world.clusters["west"]);
+    let found = matches(
+        "east->west",
+        &names,
+        &source,
+        &world.clusters["west"],
+        &world.seen,
+    );
     assert_eq!(
         (found.topics.len(), found.awaited),
         (0, vec!["orders".to_owned()])
     );
     // What is copied already goes on.
     world.settle(0);
-    let found = matches("east->west", &names, &source, &world.clusters["west"]);
+    let found = matches(
+        "east->west",
+        &names,
+        &source,
+        &world.clusters["west"],
+        &world.seen,
+    );
     assert_eq!((found.topics.len(), found.awaited.len()), (1, 0));
 }
 
@@ -453,4 +468,114 @@ fn a_mirror_keeps_its_name_when_the_flow_gets_another_naming() {
     world.create("east", "late", None);
     assert_eq!(world.settle(0), [""; 0]);
     assert_eq!(world.has("west"), ["east.orders", "late"]);
+}
+
+#[test]
+fn a_topic_is_left_to_a_flow_from_the_same_cluster_and_not_to_one_whose_source_is_only_called_so() {
+    let mut world = World::new(&[
+        ("kafka", "east", true),
+        ("east", "west", false),
+        ("kafka", "west", true),
+    ]);
+    world.silent.insert("kafka".into());
+    world.create("kafka", "orders", None);
+    assert_eq!(world.look(("kafka", "east", true)), (true, vec![]));
+    let flow = world.cluster("west").flows.get_mut("kafka->west").unwrap();
+    flow.spec.source = FlowSource::Kafka(vec!["kafka:9092".into()]);
+    let line = ("east", "west", false);
+    // Nobody has looked at it yet.
+    let (changed, problems) = world.look(line);
+    assert!(!changed && problems[0].contains("`kafka->west`"), "{problems:?}");
+    world.seen.insert("kafka->west".into(), "id-kafka".into());
+    assert_eq!(world.look(line), (false, vec![]));
+    assert!(world.matches(line).notes()[0].contains("by flow `kafka->west`"));
+    // Another Kafka of the same name.
+    world.seen.insert("kafka->west".into(), "id-another".into());
+    assert_eq!(world.look(line), (true, vec![]));
+    assert_eq!(world.has("west"), ["east.orders"]);
+    // The same one under another name.
+    world.cluster("west").topics.clear();
+    let mut renamed = world.cluster("west").flows.remove("kafka->west").unwrap();
+    renamed.spec.source_cluster = "old".into();
+    world.cluster("west").flows.insert("old->west".into(), renamed);
+    world.seen.insert("old->west".into(), "id-kafka".into());
+    assert_eq!(world.look(line), (false, vec![]));
+}
+
+#[test]
+fn what_was_copied_once_and_is_copied_no_more_is_not_here_already() {
+    let lines = [
+        ("east", "north", true),
+        ("north", "west", true),
+        ("east", "west", true),
+    ];
+    for how in ["promoted", "removed", "filtered"] {
+        let mut world = World::new(&lines);
+        let direct = world.cluster("west").flows.remove("east->west").unwrap();
+        world.create("east", "orders", None);
+        world.look(lines[0]);
+        world.look(lines[1]);
+        world.cluster("west").flows.insert("east->west".into(), direct);
+        let (changed, problems) = world.look(lines[2]);
+        assert!(!changed && problems.is_empty(), "{problems:?}");
+        assert!(world.matches(lines[2]).notes()[0].contains("by flow `north->west`"));
+        let west = world.cluster("west");
+        match how {
+            "promoted" => {
+                let orders = west.topics.get_mut("orders").unwrap();
+                Arc::make_mut(orders).mirror.as_mut().unwrap().promoted = true;
+            }
+            "removed" => drop(west.flows.remove("north->west")),
+            _ => west.flows.get_mut("north->west").unwrap().spec.topics = vec!["no".into()],
+        }
+        let (changed, problems) = world.look(lines[2]);
+        assert!(
+            !changed && problems[0].contains("copies it no more"),
+            "{how}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_to_a_flow_that_copies_nothing_any_more_is_told() {
+    let lines = [
+        ("east", "north", true),
+        ("north", "west", true),
+        ("east", "west", true),
+    ];
+    let mut world = World::new(&lines);
+    world.create("east", "orders", None);
+    assert_eq!(world.settle(0), [""; 0]);
+    let west = world.cluster("west");
+    west.flows.get_mut("east->west").unwrap().state = FlowState::Promoted;
+    let orders = west.topics.get_mut("orders").unwrap();
+    Arc::make_mut(orders).mirror.as_mut().unwrap().promoted = true;
+    // Clients here write it: what the lost side has beside it is the failback's matter.
+    assert_eq!(world.look(lines[1]), (false, vec![]));
+    let notes = world.matches(lines[1]).notes();
+    assert!(notes[0].contains("taken over"), "{notes:?}");
+    // What was never here comes by nobody.
+    world.create("east", "late", None);
+    world.look(lines[0]);
+    let (changed, problems) = world.look(lines[1]);
+    assert!(
+        !changed && problems[0].starts_with("late: it is left to"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn what_came_from_here_is_a_note_and_heartbeats_are_none() {
+    let mut world = World::new(&[("east", "west", false), ("west", "east", false)]);
+    for topic in ["orders", "heartbeats"] {
+        world.create("east", topic, None);
+    }
+    assert_eq!(world.settle(0), [""; 0]);
+    let back = ("west", "east", false);
+    let told = "not copied: east.orders: came from this cluster";
+    assert_eq!(world.matches(back).notes(), [told]);
+    let promoted = world.cluster("west").topics.get_mut("east.orders").unwrap();
+    Arc::make_mut(promoted).mirror.as_mut().unwrap().promoted = true;
+    let notes = world.matches(back).notes();
+    assert!(notes[0].contains("clients write there since"), "{notes:?}");
 }

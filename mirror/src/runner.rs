@@ -20,8 +20,9 @@ use crate::board::{Board, GroupsFacts, Observation, PositionFacts, PositionStatu
 use crate::declaring;
 use crate::drill_report::DrillLine;
 use crate::failback_report::{FailbackError, FailbackReport};
-use crate::flow::{self, Flow};
+use crate::flow::{self, Flow, Seen};
 use crate::naming::Names;
+use crate::origins::Hearing;
 use crate::passes::{self, led_here, standings_here};
 use crate::peers::{self, Answer, Ask, ask_all};
 use crate::problems::{GAPPED, partition_problems};
@@ -105,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) in_file: Vec<FlowSpec>,
     pace: Pace,
     flows: Mutex<BTreeMap<String, Running>>,
+    /// What all flows on this daemon found their sources' ids to be.
+    seen: Seen,
     /// High watermarks as daemons last reported them, for partitions without a leader.
     last_known: Mutex<BTreeMap<(TopicId, i32), i64>>,
     pub(crate) cancel: CancellationToken,
@@ -131,6 +134,7 @@ impl Mirror {
                 in_file,
                 pace,
                 flows: Mutex::default(),
+                seen: Seen::default(),
                 last_known: Mutex::default(),
                 cancel: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -333,8 +337,9 @@ impl Inner {
                 FlowSource::Kafka(_) => self.pace.kafka,
             },
             pass: tokio::sync::Mutex::default(),
-            origins: Mutex::default(),
             looked: Mutex::default(),
+            hearing: Hearing::default(),
+            seen: self.seen.clone(),
         }
     }
 

@@ -437,3 +437,31 @@ async fn positions_on_a_mirror_that_was_deleted_and_copied_anew_are_those_of_the
     assert_eq!(world.target.stored("billing", "east.orders", 0), Some(3));
     world.mirror.stop().await;
 }
+
+#[tokio::test]
+async fn a_source_that_does_not_say_what_a_new_topic_is_holds_up_nothing_else() {
+    let world = world();
+    world.source.says_own(&[1]);
+    world.source.create("orders", 1, 1);
+    world.target.declare(spec());
+    world.until(|status| status.state == "active").await;
+    world.source.mute(true);
+    world.source.create("orders-late", 2, 1);
+    world.source.produce("orders", 0, &["a"]);
+    let waits = |status: &FlowStatus| {
+        let told = |problem: &String| problem.starts_with("orders-late: the source has not said");
+        status.lag_records == Some(0) && status.problems.iter().any(told)
+    };
+    let status = world.until(waits).await;
+    assert_eq!(status.state, "degraded", "{status:?}");
+    assert_eq!(
+        world.target.bytes("east.orders", 0),
+        world.source.bytes("orders", 0)
+    );
+    assert!(!world.target.view().topics.contains_key("east.orders-late"));
+    world.source.says_own(&[1, 2]);
+    world.source.mute(false);
+    let status = world.until(|status| status.state == "active").await;
+    assert_eq!(status.topics, 2);
+    world.mirror.stop().await;
+}

@@ -297,6 +297,11 @@ pub enum PauseError {
     Unavailable(String),
 }
 
+/// What is said of a topic that waits for the source's word.
+pub(crate) fn awaits(topic: &str) -> String {
+    format!("{topic}: the source has not said yet whether it is a mirror; it is copied when that is known")
+}
+
 /// Puts together the status of one flow.
 pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> FlowStatus {
     let lag = known
@@ -311,6 +316,8 @@ pub fn flow_status(flow: &str, state: FlowState, known: &Known, now_ms: i64) -> 
         .cloned()
         .collect();
     problems.extend(unattended(&known.reports));
+    let awaited = known.observation.iter().flat_map(|seen| &seen.awaited);
+    problems.extend(awaited.map(|topic| awaits(topic)));
     problems.extend(known.unreachable.clone());
     problems.sort();
     problems.dedup();

@@ -17,6 +17,7 @@ fn observation(partitions: &[(i32, i64, i64)]) -> Observation {
                 another: false,
             })
             .collect(),
+        awaited: vec![],
     }
 }
 
@@ -215,4 +216,18 @@ fn an_unreachable_source_is_told_with_its_reason() {
     let status = status(&known);
     assert_eq!(status.state, "source-unreachable");
     assert_eq!(status.problems, ["source unreachable: certificate expired"]);
+}
+
+#[test]
+fn a_topic_that_waits_for_the_sources_word_makes_the_flow_degraded_and_not_unreachable() {
+    let mut observation = observation(&[(0, 0, 5)]);
+    observation.awaited.push("late".into());
+    let known = Known {
+        observation: Some(observation),
+        reports: vec![report(&[(0, 5)])],
+        ..Known::default()
+    };
+    let status = flow_status("east->west", FlowState::Active, &known, 6_000);
+    assert_eq!((status.state.as_str(), status.lag_records), ("degraded", Some(0)));
+    assert!(status.problems[0].starts_with("late: the source has not said"));
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tradewind_wire::batch::{BatchBuilder, TimestampType, split};
 use tradewind_wire::compression::Codec;
+use tradewind_wire::flow::Provenance;
 use tradewind_wire::ids::{NodeId, TopicId};
+use tradewind_wire::region::RegionAsk;
 
 use crate::source::*;
 
@@ -21,6 +23,10 @@ struct SourceState {
     dead: bool,
     /// Whether nobody is told where an epoch ends.
     silent: bool,
+    /// As soon as it is a source that says so: what its topics are.
+    origins: Option<Origins>,
+    /// Whether it does not answer that question.
+    mute: bool,
 }
 
 /// A source with one broker, number 7, at leader epoch 3.
@@ -92,6 +98,17 @@ impl FakeSource {
         self.state.lock().silent = silent;
     }
 
+    /// From now on it says of these topics that they are its own, and of others nothing.
+    pub(crate) fn says_own(&self, ids: &[u8]) {
+        let own = ids.iter().map(|id| (TopicId([*id; 16]), Provenance::Own));
+        self.state.lock().origins = Some(own.collect());
+    }
+
+    /// Whether the question what its topics are stays without an answer.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.state.lock().mute = mute;
+    }
+
     pub(crate) fn kill(&self) {
         self.state.lock().dead = true;
     }
@@ -144,6 +161,13 @@ pub(super) fn end_of(log: &[Bytes]) -> i64 {
 
 #[async_trait]
 impl Source for FakeSource {
+    async fn origins(&self, _ask: &RegionAsk) -> Result<Option<Origins>, SourceError> {
+        while self.state.lock().mute {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(self.state.lock().origins.clone())
+    }
+
     async fn topics(&self) -> Result<SourceTopics, SourceError> {
         let state = self.alive()?;
         let topics = state.topics.iter().map(|(name, (id, logs))| {

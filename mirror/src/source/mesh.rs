@@ -30,6 +30,13 @@ const AUDIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a question about moving a region may take: its answer waits for the source's metadata log.
 const REGION_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How long until a daemon that is asked about moving a region has opened the stream.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for what topics are, which every daemon knows.
+const ORIGINS_REACH: Duration = Duration::from_millis(900);
+/// How long the answer may take from then on: it names every topic.
+const ORIGINS_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A source cluster on the mesh.
 pub struct MeshSource {
     facts: KafkaSource,
@@ -37,6 +44,8 @@ pub struct MeshSource {
     mesh: Mesh,
     cluster: String,
     connections: Mutex<HashMap<String, MeshConn>>,
+    /// Who answered last when any daemon could.
+    answered: Mutex<Option<NodeId>>,
 }
 
 impl MeshSource {
@@ -48,7 +57,28 @@ impl MeshSource {
             mesh,
             cluster,
             connections: Mutex::default(),
+            answered: Mutex::default(),
         }
+    }
+
+    /// Asks one daemon after the other until one answers. Each has `reach` until its stream is open, and then `answer`.
+    async fn ask_any(
+        &self,
+        nodes: &[NodeId],
+        ask: &RegionAsk,
+        (reach, answer): (Duration, Duration),
+    ) -> Result<RegionAnswer, SourceError> {
+        let mut failure = "no daemon is known".to_owned();
+        for node in nodes.iter().copied() {
+            match self.ask_region(node, ask, (reach, answer)).await {
+                Ok(answer) => {
+                    *self.answered.lock() = Some(node);
+                    return Ok(answer);
+                }
+                Err(reason) => failure = format!("daemon {node} of {}: {reason}", self.cluster),
+            }
+        }
+        Err(SourceError::Unreachable(failure))
     }
 
     async fn connection(&self, node: NodeId) -> Result<MeshConn, String> {
@@ -108,14 +138,24 @@ impl MeshSource {
 }
 
 impl MeshSource {
-    async fn ask_region(&self, node: NodeId, ask: &RegionAsk) -> Result<RegionAnswer, String> {
-        let mut stream = self.open(node, Conversation::Region).await?;
+    async fn ask_region(
+        &self,
+        node: NodeId,
+        ask: &RegionAsk,
+        (reach, answer): (Duration, Duration),
+    ) -> Result<RegionAnswer, String> {
+        let late = |_| "no answer in time".to_owned();
+        let opened = tokio::time::timeout(reach, self.open(node, Conversation::Region)).await;
+        let mut stream = opened.map_err(late)??;
         let frame = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
-        let sent = stream.tx.send(&[frame.into()]).await;
-        sent.map_err(|error| error.to_string())?;
-        let answer = stream.rx.recv().await.map_err(|error| error.to_string())?;
-        let answer = answer.ok_or_else(|| "the stream ended without an answer".to_owned())?;
-        serde_json::from_slice(&answer).map_err(|error| error.to_string())
+        let asking = async {
+            let sent = stream.tx.send(&[frame.into()]).await;
+            sent.map_err(|error| error.to_string())?;
+            let answer = stream.rx.recv().await.map_err(|error| error.to_string())?;
+            answer.ok_or_else(|| "the stream ended without an answer".to_owned())
+        };
+        let answer = tokio::time::timeout(answer, asking).await;
+        serde_json::from_slice(&answer.map_err(late)??).map_err(|error| error.to_string())
     }
 }
 
@@ -223,21 +263,25 @@ impl Source for MeshSource {
     }
 
     async fn region(&self, node: Option<NodeId>, ask: &RegionAsk) -> Result<RegionAnswer, SourceError> {
-        let nodes = node.map_or_else(|| self.nodes(), |node| vec![node]);
-        let mut failure = "no daemon is known".to_owned();
+        let in_order = || heard_first(self.nodes(), *self.answered.lock());
+        let nodes = node.map_or_else(in_order, |node| vec![node]);
         // Twice: a connection that was kept may be to a process that has ended, which only the first use of it tells.
-        for node in nodes.iter().chain(&nodes).copied() {
-            match tokio::time::timeout(REGION_TIMEOUT, self.ask_region(node, ask)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(reason)) => failure = format!("daemon {node} of {}: {reason}", self.cluster),
-                Err(_) => failure = format!("daemon {node} of {}: no answer in time", self.cluster),
-            }
-        }
-        Err(SourceError::Unreachable(failure))
+        let twice = [&nodes[..], &nodes].concat();
+        self.ask_any(&twice, ask, (REACH_TIMEOUT, REGION_TIMEOUT)).await
     }
 
     async fn origins(&self, ask: &RegionAsk) -> Result<Option<Origins>, SourceError> {
-        match self.region(None, ask).await? {
+        let nodes = heard_first(self.nodes(), *self.answered.lock());
+        // A daemon that cannot be reached costs little: the next one says the same. Only where nobody can be, the line may be slow.
+        let quickly = self.ask_any(&nodes, ask, (ORIGINS_REACH, ORIGINS_TIMEOUT)).await;
+        let answer = match quickly {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.ask_any(&nodes, ask, (REACH_TIMEOUT, ORIGINS_TIMEOUT))
+                    .await?
+            }
+        };
+        match answer {
             RegionAnswer::Origins(topics) => Ok(Some(topics)),
             // One of an earlier version does not know the question.
             RegionAnswer::Refused(reason) => {
@@ -258,5 +302,23 @@ impl Source for MeshSource {
                 self.cluster
             ))),
         }
+    }
+}
+
+/// Daemons in the order of asking: whoever answered last comes first.
+fn heard_first(mut nodes: Vec<NodeId>, answered: Option<NodeId>) -> Vec<NodeId> {
+    nodes.sort_by_key(|node| (Some(*node) != answered, *node));
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_answered_last_is_asked_first() {
+        assert_eq!(heard_first(vec![3, 1, 2], None), [1, 2, 3]);
+        assert_eq!(heard_first(vec![1, 2, 3], Some(3)), [3, 1, 2]);
+        assert_eq!(heard_first(vec![1, 2], Some(3)), [1, 2]);
     }
 }

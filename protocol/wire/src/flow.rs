@@ -103,6 +103,24 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Whether this is the very topic that a flow copies, `topic` with the id `id` at its source, and not one of which that is
+    /// a mirror. Ids are random, and a Tradewind cluster, which alone has mirrors that say so, has them.
+    pub fn is_first_hand(&self, topic: &str, id: TopicId) -> bool {
+        self.topic_id == id && self.topic == topic
+    }
+}
+
+/// Of these topics, the ones that have the records of `origin`, going by what each keeps as its own origin.
+pub fn of_origin<T>(
+    topics: impl IntoIterator<Item = T>,
+    origin_of: impl Fn(&T) -> Option<&Origin>,
+    origin: &Origin,
+) -> impl Iterator<Item = T> {
+    let topics = topics.into_iter();
+    topics.filter(move |topic| origin_of(topic).is_some_and(|known| known.is_same(origin)))
+}
+
 /// What a Tradewind cluster says of one of its topics when another one is about to copy it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

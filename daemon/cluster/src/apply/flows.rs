@@ -242,13 +242,8 @@ pub(super) fn remove(
     Ok(Outcome::Done)
 }
 
-/// Remembers where the records of a mirror topic were first written. What holds already changes nothing.
-pub(super) fn set_origin(
-    image: &mut Image,
-    name: &str,
-    id: TopicId,
-    origin: &Origin,
-) -> Result<Outcome, MetaError> {
+/// Whether what a source says of an origin may be kept.
+pub(super) fn fits(origin: &Origin) -> Result<(), MetaError> {
     let text = origin.cluster_id.len() + origin.cluster.len() + origin.topic.len();
     if text > MAX_ORIGIN_BYTES {
         return Err(MetaError::TooMany {
@@ -256,6 +251,17 @@ pub(super) fn set_origin(
             limit: MAX_ORIGIN_BYTES,
         });
     }
+    Ok(())
+}
+
+/// Remembers where the records of a mirror topic were first written. What holds already changes nothing.
+pub(super) fn set_origin(
+    image: &mut Image,
+    name: &str,
+    id: TopicId,
+    origin: &Origin,
+) -> Result<Outcome, MetaError> {
+    fits(origin)?;
     let topic = topic(image, id)?;
     if !writes(name, &topic) {
         return Err(MetaError::NotMirroring(topic.name.clone()));

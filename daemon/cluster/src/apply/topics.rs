@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tradewind_wire::flow::{Origin, of_origin};
 use tradewind_wire::ids::{NodeId, TopicId};
 
 use super::reassignment::MAX_REPLICAS;
@@ -182,6 +183,7 @@ fn bind(image: &Image, create: &CreateTopic) -> Result<Option<MirrorTopic>, Meta
         return Ok(None);
     };
     flow_is_open(image, &binding.flow)?;
+    binding.origin.as_ref().map_or(Ok(()), super::flows::fits)?;
     comes_once(image, create, binding)?;
     Ok(Some(MirrorTopic {
         flow: binding.flow.clone(),
@@ -196,19 +198,13 @@ fn bind(image: &Image, create: &CreateTopic) -> Result<Option<MirrorTopic>, Meta
 /// Two flows may find the same topic at the same moment, each as a copy that its source has of it: only one is made. What
 /// is first written at a flow's source is that flow's to copy.
 fn comes_once(image: &Image, create: &CreateTopic, binding: &MirrorBinding) -> Result<(), MetaError> {
-    let source = image.flows.get(&binding.flow).map(|flow| flow.source.as_str());
-    let Some(origin) = binding
-        .origin
-        .as_ref()
-        .filter(|origin| source != Some(origin.cluster.as_str()))
-    else {
+    let from_there = |origin: &&Origin| origin.is_first_hand(&binding.source_topic, binding.source_topic_id);
+    let Some(origin) = binding.origin.as_ref().filter(|origin| !from_there(origin)) else {
         return Ok(());
     };
-    let same = |topic: &Arc<Topic>| {
-        let known = topic.mirror.as_ref().and_then(|mirror| mirror.origin.as_ref());
-        known.is_some_and(|known| known.is_same(origin))
-    };
-    if image.topics.values().any(same) {
+    let topics = image.topics.values();
+    let mut same = of_origin(topics, |topic| topic.mirror.as_ref()?.origin.as_ref(), origin);
+    if same.next().is_some() {
         return Err(MetaError::TopicExists(create.name.clone()));
     }
     Ok(())

@@ -82,12 +82,6 @@ fn told(plan: &FlowPlan) -> String {
     if !plan.stops.is_empty() {
         text += &format!("  copies no more, and leaves read-only: {}\n", some(&plan.stops));
     }
-    if !plan.loops.is_empty() {
-        text += &format!(
-            "  not copied, because they come from here: {}\n",
-            some(&plan.loops)
-        );
-    }
     for note in &plan.notes {
         text += &format!("  {note}\n");
     }

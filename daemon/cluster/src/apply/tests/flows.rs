@@ -1,6 +1,6 @@
 //! Flows: declaration, lineage, failover.
 
-use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming, Pause};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Lineage, Naming, Origin, Pause};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::RegionCommand;
 
@@ -400,4 +400,41 @@ fn commands_and_images_survive_being_stored() {
     let command = Command::Register(big);
     let json = serde_json::to_string(&command).unwrap();
     assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command);
+}
+
+#[test]
+fn two_flows_make_one_copy_and_only_the_one_that_comes_from_there_makes_another() {
+    let mut log = Log::with(1);
+    for from in ["kafka", "east"] {
+        let mut spec = flow_spec();
+        spec.source_cluster = from.to_owned();
+        log.must(&Command::DeclareFlow { spec });
+    }
+    let first = TopicId([7; 16]);
+    let origin = Origin {
+        cluster_id: "K1".to_owned(),
+        cluster: "kafka".to_owned(),
+        topic: "orders".to_owned(),
+        topic_id: first,
+        tells: false,
+    };
+    let create = |id: u8, flow: &str, source_topic_id: TopicId, origin: &Origin| {
+        let mut create = CreateTopic::new(&format!("orders-{id}"), TopicId([id; 16]), 1, 1);
+        create.mirror = Some(MirrorBinding {
+            flow: flow.to_owned(),
+            source_topic: "orders".to_owned(),
+            source_topic_id,
+            origin: Some(origin.clone()),
+        });
+        Command::CreateTopic(create)
+    };
+    log.must(&create(21, "east->west", TopicId([8; 16]), &origin));
+    // A copy of another one that is only called like the cluster where it was first written.
+    let again = log.apply(&create(22, "kafka->west", TopicId([9; 16]), &origin));
+    assert!(matches!(again, Err(MetaError::TopicExists(_))), "{again:?}");
+    log.must(&create(23, "kafka->west", first, &origin));
+    let mut long = origin;
+    long.topic = "x".repeat(5_000);
+    let refused = log.apply(&create(24, "east->west", TopicId([8; 16]), &long));
+    assert!(matches!(refused, Err(MetaError::TooMany { .. })), "{refused:?}");
 }
