@@ -25,7 +25,7 @@ use crate::naming::Names;
 use crate::origins::Hearing;
 use crate::passes::{self, led_here, standings_here};
 use crate::peers::{self, Answer, Ask, ask_all};
-use crate::problems::{GAPPED, partition_problems};
+use crate::problems::partition_problems;
 use crate::source::Source;
 use crate::source::kafka::KafkaSource;
 use crate::source::mesh::MeshSource;
@@ -229,7 +229,7 @@ impl Mirror {
             reason: "it does not run on this daemon".into(),
         })?;
         let status = inner.status(flow.to_owned(), state).await;
-        switchover::begin(&running, may_move(&status), wish).await?;
+        switchover::begin(&running, switchover::may_move(&status), wish).await?;
         self.switchover_report(flow).await
     }
 
@@ -679,22 +679,6 @@ fn partitions(target: &dyn Target, flow: &str, board: &Board) -> Vec<PartitionRe
             }
         })
         .collect()
-}
-
-/// Whether a flow of this status may be switched over. A gap is no obstacle: the source does not have those records any more.
-fn may_move(status: &FlowStatus) -> Result<(), String> {
-    match status.state.as_str() {
-        "active" => Ok(()),
-        "degraded" => {
-            let problems = status.problems.iter().map(String::as_str);
-            let open: Vec<&str> = problems.filter(|problem| !problem.contains(GAPPED)).collect();
-            if open.is_empty() {
-                return Ok(());
-            }
-            Err(format!("it needs attention first: {}", open.join("; ")))
-        }
-        other => Err(format!("it is {other}; only an active flow can be switched over")),
-    }
 }
 
 #[cfg(test)]

@@ -247,10 +247,10 @@ fn a_gap_alone_does_not_keep_a_flow_from_being_moved() {
         };
         flow_status(FLOW, FlowState::Active, &known, 0)
     };
-    assert_eq!(may_move(&status(&[])), Ok(()));
+    assert_eq!(switchover::may_move(&status(&[])), Ok(()));
     assert_eq!(status(&[gap]).state, "degraded");
-    assert_eq!(may_move(&status(&[gap])), Ok(()));
-    let refusal = may_move(&status(&[gap, "orders/1 has failed: x"])).unwrap_err();
+    assert_eq!(switchover::may_move(&status(&[gap])), Ok(()));
+    let refusal = switchover::may_move(&status(&[gap, "orders/1 has failed: x"])).unwrap_err();
     assert!(
         refusal.contains("orders/1") && !refusal.contains("gapped"),
         "{refusal}"

@@ -21,8 +21,9 @@ use crate::failover;
 use crate::flow::{Flow, wait_for_change};
 use crate::passes::led_here;
 use crate::peers::{Answer, Ask, ask_all};
+use crate::problems::GAPPED;
 use crate::source::{Committed, SourceError};
-use crate::status::FailoverError;
+use crate::status::{FailoverError, FlowStatus};
 use crate::switchover_report::{SwitchoverError, SwitchoverReport, SwitchoverWish};
 use crate::target::{
     CommandError, CommitOutcome, FlowState, GroupError, MirrorBinding, Target, TopicView, View,
@@ -588,4 +589,20 @@ pub(crate) async fn report(
         };
     }
     Ok(report)
+}
+
+/// Whether a flow of this status may be switched over. A gap is no obstacle: the source does not have those records any more.
+pub(crate) fn may_move(status: &FlowStatus) -> Result<(), String> {
+    match status.state.as_str() {
+        "active" => Ok(()),
+        "degraded" => {
+            let problems = status.problems.iter().map(String::as_str);
+            let open: Vec<&str> = problems.filter(|problem| !problem.contains(GAPPED)).collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            Err(format!("it needs attention first: {}", open.join("; ")))
+        }
+        other => Err(format!("it is {other}; only an active flow can be switched over")),
+    }
 }
