@@ -323,3 +323,28 @@ pub(crate) fn report(
     let reason = reasons.into_iter().find(|reason| reason.starts_with(BOARD));
     Ok(FailbackReport::of(&view, flow, last, reason))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_was_refused_is_raised_above_the_sources_and_only_then() {
+        let open: Failback = serde_json::from_value(serde_json::json!({
+            "attempt": 7, "step": "telling", "region_epoch": 2,
+        }))
+        .unwrap();
+        let Ok(RegionCommand::RaiseEpoch {
+            attempt,
+            refused,
+            above,
+            ..
+        }) = raise("east->west", &open, 5)
+        else {
+            panic!("not raised")
+        };
+        assert_eq!((attempt, refused, above), (7, 2, 5));
+        assert!(raise("east->west", &open, 2).is_ok());
+        assert!(matches!(raise("east->west", &open, 1), Err(Halt::Never(_))));
+    }
+}
