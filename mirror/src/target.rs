@@ -275,11 +275,16 @@ pub struct View {
     pub topics: BTreeMap<String, Arc<TopicView>>,
 }
 
+/// The one of the active daemons that does what a cluster needs done once (discovery, creating topics, asking other
+/// clusters). Every daemon with the same picture names the same; two that differ for a moment only say the same thing twice.
+pub fn steward(active: impl IntoIterator<Item = NodeId>) -> Option<NodeId> {
+    active.into_iter().min()
+}
+
 impl View {
-    /// The one daemon that does what a cluster needs done once (discovery, creating topics). Every daemon with the same
-    /// picture names the same; two that differ for a moment only say the same thing twice.
+    /// See [`steward`].
     pub fn steward(&self) -> Option<NodeId> {
-        self.active_nodes.iter().min().copied()
+        steward(self.active_nodes.iter().copied())
     }
 
     /// The topics that belong to `flow`, promoted ones included.

@@ -12,6 +12,9 @@ use tradewind_tests::{Cluster, Daemon, Kafka, MachineClock, Mesh, Naming, load, 
 use tradewind_wire::clock::Clock;
 use tradewind_wire::compression::Codec;
 use tradewind_wire::error::ErrorCode;
+use tradewind_wire::messages::create_partitions::CreatePartitionsTopic;
+use tradewind_wire::messages::delete_topics::DeleteTopicState;
+use tradewind_wire::messages::{CreatePartitionsRequest, DeleteTopicsRequest};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 3;
@@ -53,6 +56,39 @@ fn refuses_writes(cluster: &Cluster) -> Result<()> {
         })?
         .map_err(|at| anyhow::anyhow!("partition {partition} took a batch at {at}"))?;
     }
+    refuses_changes(cluster)
+}
+
+/// The topic is neither deleted nor grown: the other side may have it as it is.
+fn refuses_changes(cluster: &Cluster) -> Result<()> {
+    let mut kafka = cluster.kafka();
+    let delete = DeleteTopicsRequest {
+        topics: vec![DeleteTopicState {
+            name: Some(TOPIC.into()),
+            ..Default::default()
+        }],
+        timeout_ms: 5_000,
+        ..Default::default()
+    };
+    let deleted = kafka.any(&delete, 6)?.responses;
+    let grow = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: TOPIC.into(),
+            count: PARTITIONS + 1,
+            ..Default::default()
+        }],
+        timeout_ms: 5_000,
+        ..Default::default()
+    };
+    let grown = kafka.any(&grow, 3)?.results;
+    let codes = deleted.iter().map(|result| result.error_code);
+    let codes: Vec<i16> = codes
+        .chain(grown.iter().map(|result| result.error_code))
+        .collect();
+    ensure!(
+        codes == [ErrorCode::PolicyViolation.code(); 2],
+        "{deleted:?} {grown:?}"
+    );
     Ok(())
 }
 
@@ -85,9 +121,11 @@ fn wait_known(mesh: &Mesh) -> Result<()> {
 /// Two clusters and a topic that the west copies, which the east knows.
 fn copied(folder: &std::path::Path, daemons: i32) -> Result<(Mesh, Vec<Relay>)> {
     let (mesh, relays) = Mesh::start_parted(folder, daemons)?;
-    mesh.east
-        .kafka()
-        .create_topic(TOPIC, PARTITIONS, &[("min.insync.replicas", "2")])?;
+    mesh.east.kafka().create_topic(
+        TOPIC,
+        PARTITIONS,
+        &[("min.insync.replicas", &daemons.min(2).to_string())],
+    )?;
     takes_writes(&mesh.east)?;
     mesh.wait_mirrored(1, 60)?;
     wait_known(&mesh)?;
@@ -118,18 +156,8 @@ fn all_wait(east: &Cluster) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_primary_that_was_down_as_a_whole_takes_nothing_before_it_gives_way() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (mut mesh, relays) = copied(folder.path(), 3)?;
-    mesh.east.kill_all();
-    mesh.fail_over()?;
-    relays.iter().for_each(Relay::cut);
-    mesh.east.start_all()?;
-    refuses_writes(&mesh.east)?;
-    all_wait(&mesh.east)?;
-    let before = ends(&mesh.east)?;
-    // A client goes on trying, from before the line is whole until the east has given way.
+/// Heals the line. A client goes on trying, from before that until the east has given way, and always in vain.
+fn gives_way(mesh: &Mesh, relays: &[Relay]) -> Result<()> {
     let writer = thread::spawn({
         let mut kafka = mesh.east.kafka();
         let stop = mesh.west.daemons[0].url();
@@ -155,6 +183,21 @@ fn a_primary_that_was_down_as_a_whole_takes_nothing_before_it_gives_way() -> Res
         "gave way {:?} after the line was whole, {attempts} attempts in vain",
         healed.monotonic()
     );
+    Ok(())
+}
+
+#[test]
+fn a_primary_that_was_down_as_a_whole_takes_nothing_before_it_gives_way() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut mesh, relays) = copied(folder.path(), 3)?;
+    mesh.east.kill_all();
+    mesh.fail_over()?;
+    relays.iter().for_each(Relay::cut);
+    mesh.east.start_all()?;
+    refuses_writes(&mesh.east)?;
+    all_wait(&mesh.east)?;
+    let before = ends(&mesh.east)?;
+    gives_way(&mesh, &relays)?;
     wait::until("the guard is off once the fence is there", 30, || {
         let line = guard(&mesh.east.daemons[2])?;
         ensure!(line["state"] == "off", "{line}");
@@ -165,6 +208,38 @@ fn a_primary_that_was_down_as_a_whole_takes_nothing_before_it_gives_way() -> Res
         append(&mut kafka, 0).is_err(),
         "it took a batch after it gave way"
     );
+    ensure!(ends(&mesh.east)? == before, "something was written");
+    Ok(())
+}
+
+/// What had moved there and back has a region epoch. A target that was built anew since begins at zero.
+#[test]
+fn a_target_that_was_built_anew_takes_over_above_the_number_of_its_source() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut mesh, relays) = copied(folder.path(), 1)?;
+    mesh.west.ask(&["switchover", "east->west"])?;
+    mesh.east.ask(&["switchover", "west->east"])?;
+    takes_writes(&mesh.east)?;
+    mesh.west.kill_all();
+    for daemon in &mesh.west.daemons {
+        fs::remove_dir_all(daemon.folder.join("data"))?;
+    }
+    mesh.west.start_all()?;
+    mesh.wait_mirrored(1, 60)?;
+    wait_known(&mesh)?;
+    // A source is not held up by the number that a target has lost, nor the other way round.
+    mesh.east.kill_all();
+    mesh.east.start_all()?;
+    takes_writes(&mesh.east)?;
+    mesh.wait_mirrored(1, 60)?;
+    mesh.east.kill_all();
+    mesh.fail_over()?;
+    relays.iter().for_each(Relay::cut);
+    mesh.east.start_all()?;
+    refuses_writes(&mesh.east)?;
+    let before = ends(&mesh.east)?;
+    gives_way(&mesh, &relays)?;
+    ensure!(append(&mut mesh.east.kafka(), 0).is_err(), "it took a batch");
     ensure!(ends(&mesh.east)? == before, "something was written");
     Ok(())
 }

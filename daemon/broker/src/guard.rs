@@ -131,6 +131,14 @@ impl Guard {
         state.waits.iter().find(holds).map(|(peer, _)| peer.clone())
     }
 
+    /// Why clients may not change this topic yet, if so.
+    pub fn refusal(&self, topic: TopicId, name: &str) -> Option<String> {
+        let peer = self.waits_for(topic)?;
+        Some(format!(
+            "Topic '{name}' is read-only since this cluster started, until '{peer}' says that it has not taken it over."
+        ))
+    }
+
     /// Whether the word of this cluster is waited for.
     pub fn waits(&self, peer: &str) -> bool {
         self.state.borrow().waits.contains_key(peer)

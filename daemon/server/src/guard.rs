@@ -24,6 +24,7 @@ use tradewind_cluster::metadata::ProposeError;
 use tradewind_mirror::Sources;
 use tradewind_mirror::naming::Names;
 use tradewind_mirror::source::Source;
+use tradewind_mirror::target::steward;
 use tradewind_wire::failback::{FailbackStep, RESCUE_PREFIX};
 use tradewind_wire::flow::{FlowSource, FlowSpec, HEARTBEATS_TOPIC, Naming};
 use tradewind_wire::guard::{Copied, GuardAsk, GuardWord, Unguarded};
@@ -354,11 +355,9 @@ impl BootGuard {
         }
     }
 
-    /// As in the mirror's picture: the one daemon that does what is needed once.
     fn is_steward(&self) -> bool {
         let cluster = self.broker.cluster();
-        let first = cluster.image().active().map(|daemon| daemon.id).min();
-        first == Some(cluster.node_id())
+        steward(cluster.image().active().map(|daemon| daemon.id)) == Some(cluster.node_id())
     }
 
     /// How it stands on this daemon.

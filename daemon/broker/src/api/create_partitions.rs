@@ -68,6 +68,9 @@ async fn grow(
             format!("{} belongs to the cluster.", topic.name),
         ));
     }
+    if let Some(refusal) = broker.guard().refusal(topic.id, &topic.name) {
+        return Err((ErrorCode::PolicyViolation, refusal));
+    }
     let assignment: Option<Vec<Vec<i32>>> = wanted
         .assignments
         .as_ref()

@@ -101,6 +101,10 @@ async fn delete(
             format!("{} belongs to the cluster.", topic.name),
         ));
     }
+    // It would not give way with the others, and what it alone has would be gone.
+    if let Some(refusal) = broker.guard().refusal(topic.id, &topic.name) {
+        return Err((ErrorCode::PolicyViolation, refusal));
+    }
     let proposed = broker
         .cluster()
         .propose(Command::DeleteTopic { id: topic.id }, limit(timeout_ms))

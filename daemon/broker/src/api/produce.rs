@@ -234,11 +234,7 @@ impl Target<'_> {
             );
             return Err(Failure::plain(ErrorCode::NotLeaderOrFollower, message));
         }
-        if let Some(peer) = self.broker.guard().waits_for(self.topic.id) {
-            let message = format!(
-                "Topic '{}' is read-only since this cluster started, until '{peer}' says that it has not taken it over.",
-                self.topic.name
-            );
+        if let Some(message) = self.broker.guard().refusal(self.topic.id, &self.topic.name) {
             return Err(Failure::plain(ErrorCode::NotLeaderOrFollower, message));
         }
         match &self.topic.mirror {

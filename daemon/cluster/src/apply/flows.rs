@@ -31,7 +31,7 @@ const MAX_ORIGIN_BYTES: usize = 4 << 10;
 const MAX_LINEAGE: usize = 10_000;
 
 /// The largest leader epoch of a source that is believed. Ours rise with it, and must be able to rise further for good.
-const MAX_SOURCE_EPOCH: i32 = 1 << 30;
+pub(super) const MAX_SOURCE_EPOCH: i32 = 1 << 30;
 
 /// What a daemon's configuration says of a flow, each time that it starts. What is declared already is not changed by it, and
 /// what was removed does not return.

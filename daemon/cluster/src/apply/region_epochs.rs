@@ -41,7 +41,7 @@ pub(super) fn above_all(image: &Image, name: &str) -> u64 {
     let Some(flow) = image.flows.get(name) else {
         return 1;
     };
-    let of = |known: Option<&u64>| known.map_or(1, |known| known + 1);
+    let of = |known: Option<&u64>| known.map_or(1, |known| known.saturating_add(1));
     let own = of(image.regions.get(&flow.source));
     let heard = of(image.heard_epochs.get(&flow.source));
     // One that was not promoted has a number above the source's, too.

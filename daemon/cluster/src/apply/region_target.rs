@@ -10,7 +10,7 @@ use tradewind_wire::flow::{FlowSource, HEARTBEATS_TOPIC, Naming};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{SourceEnd, SwitchStep, Switchover};
 
-use super::flows::{described, flow_mut, mirroring};
+use super::flows::{MAX_SOURCE_EPOCH, described, flow_mut, mirroring};
 use super::region_epochs::{self, bounded};
 use super::{Position, change_partitions};
 use crate::command::{MetaError, Outcome};
@@ -142,6 +142,14 @@ pub(super) fn source_fenced(
         SwitchStep::Fencing => {}
         SwitchStep::Draining | SwitchStep::Settling => return Ok(Outcome::Done),
         _ => return Err(wrong_step(which.0, switchover)),
+    }
+    // Ours rise above the source's at the promotion, and must be able to rise further.
+    let mut said = ends.values().flatten();
+    if let Some(end) = said.find(|end| end.end < 0 || end.leader_epoch > MAX_SOURCE_EPOCH) {
+        return Err(MetaError::Region(format!(
+            "the source says that a partition ends at {} in epoch {}, where no partition ends",
+            end.end, end.leader_epoch
+        )));
     }
     for topic in &topics {
         let there = ends.get(&topic.id).map_or(0, Vec::len);

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tradewind_wire::failback::{FailbackStep, MAX_RAISES};
 use tradewind_wire::ids::TopicId;
-use tradewind_wire::region::{MAX_REGION_EPOCH, MoveState, RegionCommand};
+use tradewind_wire::region::{MAX_REGION_EPOCH, MoveState, RegionCommand, SourceEnd, SwitchStep};
 
 use super::Log;
-use super::regions::{BACK, FLOW, east, region, spec, west};
+use super::regions::{BACK, FLOW, begin, east, last, region, source_fenced, spec, west};
 use crate::command::{Command, CreateTopic, MetaError, MirrorBinding};
 use crate::image::Image;
 
@@ -150,6 +150,50 @@ fn no_number_that_another_cluster_says_takes_the_room_of_the_next_one() {
     }
     region(&mut east, lie).unwrap_err();
     assert!(east.image.regions.is_empty());
+}
+
+#[test]
+fn what_a_fenced_source_says_leaves_room_for_what_comes_after() {
+    let mut west = west();
+    region(&mut west, begin(1)).unwrap();
+    let attempt = last(&west).attempt;
+    let fenced = |region_epoch: u64, end: i64, leader_epoch: i32| {
+        let mut said = source_fenced(attempt, SourceEnd { end, leader_epoch });
+        if let RegionCommand::SourceFenced {
+            region_epoch: said, ..
+        } = &mut said
+        {
+            *said = region_epoch;
+        }
+        said
+    };
+    for lie in [
+        fenced(u64::MAX, 5, 3),
+        fenced(MAX_REGION_EPOCH + 1, 5, 3),
+        fenced(0, 5, i32::MAX),
+        fenced(0, -1, 3),
+    ] {
+        region(&mut west, lie).unwrap_err();
+        assert_eq!(last(&west).step, SwitchStep::Fencing);
+    }
+    region(&mut west, fenced(MAX_REGION_EPOCH, 5, 1 << 30)).unwrap();
+    let flow = FLOW.to_owned();
+    region(
+        &mut west,
+        RegionCommand::GroupsFenced {
+            flow: flow.clone(),
+            attempt,
+        },
+    )
+    .unwrap();
+    let promote = RegionCommand::Promote {
+        flow,
+        attempt,
+        at_ms: 7,
+    };
+    region(&mut west, promote).unwrap();
+    assert_eq!(west.image.regions["east"], MAX_REGION_EPOCH + 1);
+    assert_eq!(super::regions::epoch(&west, super::TOPIC), (1 << 30) + 1);
 }
 
 #[test]

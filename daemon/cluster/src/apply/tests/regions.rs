@@ -74,7 +74,7 @@ pub(super) fn region(log: &mut Log, command: RegionCommand) -> Result<Outcome, M
     log.apply(&Command::Region(command))
 }
 
-fn begin(at_ms: i64) -> RegionCommand {
+pub(super) fn begin(at_ms: i64) -> RegionCommand {
     RegionCommand::Begin {
         flow: FLOW.to_owned(),
         at_ms,
@@ -134,7 +134,7 @@ fn ends(leader_epoch: i32, end: i64) -> RegionCommand {
     }])
 }
 
-fn source_fenced(attempt: u64, end: SourceEnd) -> RegionCommand {
+pub(super) fn source_fenced(attempt: u64, end: SourceEnd) -> RegionCommand {
     RegionCommand::SourceFenced {
         flow: FLOW.to_owned(),
         attempt,
@@ -144,7 +144,7 @@ fn source_fenced(attempt: u64, end: SourceEnd) -> RegionCommand {
     }
 }
 
-fn last(log: &Log) -> &Switchover {
+pub(super) fn last(log: &Log) -> &Switchover {
     log.image.flows[FLOW].switchover.as_ref().unwrap()
 }
 
