@@ -13,7 +13,7 @@ use crate::board::{Board, PositionFacts, PositionStatus};
 use crate::peers::{Answer, Ask, ask_all, promoted};
 use crate::status::{
     AbortedTransaction, FailoverError, FailoverReport, PromotedPartition, PromotedPosition, PromotedTopic,
-    paused,
+    UnansweredPartition, paused,
 };
 use crate::target::{
     CommandError, CommitOutcome, CutEntry, FlowMark, FlowState, MirroredPosition, StoredPosition, Target,
@@ -23,6 +23,8 @@ use crate::transactions;
 
 /// How long one call of `failover` works before it says what is still open.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the report waits for answers about what was aborted, once cuts and positions are recorded.
+const ANSWERS_WAIT: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(100);
 const WATERMARK_WAIT: Duration = Duration::from_secs(5);
 
@@ -116,7 +118,7 @@ pub(crate) async fn run(target: &Arc<dyn Target>, flow: &str) -> Result<Failover
         let _ = tokio::time::timeout(STEP, target.changed(view.index)).await;
     }
     let groups = finish_everywhere(target, flow, deadline).await?;
-    let aborted = transactions::aborted_everywhere(target, flow, deadline).await?;
+    let aborted = transactions::aborted_everywhere(target, flow, ANSWERS_WAIT).await;
     Ok(report(&target.view(), flow, groups, aborted))
 }
 
@@ -317,7 +319,7 @@ fn report(
     view: &View,
     flow: &str,
     groups: Vec<PromotedPosition>,
-    aborted: Vec<AbortedTransaction>,
+    (aborted, unanswered): (Vec<AbortedTransaction>, Vec<UnansweredPartition>),
 ) -> FailoverReport {
     let topics = view
         .topics_of(flow)
@@ -342,6 +344,7 @@ fn report(
         groups,
         paused: paused(view, flow),
         aborted,
+        unanswered,
     }
 }
 

@@ -131,6 +131,19 @@ async fn a_lost_region_is_failed_over_and_the_report_can_be_had_again() {
         "a group used here is left alone"
     );
     assert_eq!(world.mirror.failover(FLOW).await.unwrap(), report);
+    assert!(report.unanswered.is_empty());
+    // Long afterwards a partition has no leader: that is named, and holds nothing else up.
+    let target: Arc<dyn Target> = world.target.clone();
+    world.target.change(|view| {
+        let topic = view.topics.get_mut("east.orders").unwrap();
+        Arc::make_mut(topic).partitions[0].leader = None;
+    });
+    let (aborted, unanswered) = transactions::aborted_everywhere(&target, FLOW, Duration::ZERO).await;
+    let unanswered: Vec<_> = unanswered
+        .iter()
+        .map(|of| (of.topic.as_str(), of.partition))
+        .collect();
+    assert_eq!((aborted.len(), unanswered), (0, vec![("east.orders", 0)]));
     assert_eq!(world.mirror.status().await[0].state, "promoted");
     assert!(matches!(
         world.mirror.failover("a->b").await,

@@ -127,6 +127,19 @@ pub struct FailoverReport {
     /// Transactions that were open at the cut, and were aborted: nobody was left to end them.
     #[serde(default)]
     pub aborted: Vec<AbortedTransaction>,
+    /// Partitions of which nobody says yet whether a transaction was open at their cut: they have no leader, or too few copies
+    /// in sync. The rest of the report is whole; their next leader ends what is open.
+    #[serde(default)]
+    pub unanswered: Vec<UnansweredPartition>,
+}
+
+/// A partition that nobody has answered for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnansweredPartition {
+    /// The topic's name here.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
 }
 
 /// A transaction that a failover aborted. Its records stay, but readers of committed records do not get them.

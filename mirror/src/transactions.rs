@@ -4,14 +4,14 @@
 //! stop before them for good. Whoever leads such a partition aborts them, once for each epoch that it leads under, behind
 //! the cut. What is open is a function of the log: after a crash the next leader finds what is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tradewind_wire::ids::TopicId;
 
 use crate::peers::{Answer, Ask, ask_all};
-use crate::status::{AbortedTransaction, FailoverError};
+use crate::status::{AbortedTransaction, UnansweredPartition};
 use crate::target::{LogError, Target, View};
 
 /// How long one partition's markers have until they are committed.
@@ -108,49 +108,53 @@ async fn committed(
     Ok(aborted)
 }
 
-/// Every transaction that the promotion of `flow` aborted, by topic, partition and offset: asks all daemons until every
-/// partition with a cut was answered for.
+/// Every transaction that the promotion of `flow` aborted, by topic, partition and offset; and the partitions with a cut that
+/// nobody has answered for after `patience`. Their next leader ends what is open there.
 pub(crate) async fn aborted_everywhere(
     target: &Arc<dyn Target>,
     flow: &str,
-    deadline: Duration,
-) -> Result<Vec<AbortedTransaction>, FailoverError> {
+    patience: Duration,
+) -> (Vec<AbortedTransaction>, Vec<UnansweredPartition>) {
     let clock = target.clock();
+    let deadline = clock.monotonic() + patience;
     let ask = Ask::Aborted {
         flow: flow.to_owned(),
     };
+    // What one round has heard holds for the next: an abort is for good.
+    let mut found = BTreeSet::new();
+    let mut settled = BTreeSet::new();
     loop {
-        let (mut found, mut settled) = aborted_here(target, flow).await;
+        let mut hear = |theirs: Vec<AbortedTransaction>, of: Vec<(String, i32)>| {
+            found.extend(theirs);
+            settled.extend(of);
+        };
+        let (ours, of) = aborted_here(target, flow).await;
+        hear(ours, of);
         for (_, answer) in ask_all(target, &ask, ANSWER_TIMEOUT).await {
             if let Ok(Answer::Aborted(theirs, of)) = answer {
-                found.extend(theirs);
-                settled.extend(of);
+                hear(theirs, of);
             }
         }
-        let Some((topic, partition)) = unsettled(&target.view(), flow, &settled) else {
-            found.sort();
-            found.dedup();
-            return Ok(found);
-        };
-        if clock.monotonic() >= deadline {
-            return Err(FailoverError::Refused {
-                flow: flow.to_owned(),
-                reason: format!(
-                    "topics are promoted, but nobody says yet whether transactions were open in {topic}/{partition}; repeat the command"
-                ),
-            });
+        let unanswered = unanswered(&target.view(), flow, &settled);
+        if unanswered.is_empty() || clock.monotonic() >= deadline {
+            return (found.into_iter().collect(), unanswered);
         }
         tokio::time::sleep(STEP).await;
     }
 }
 
-/// A partition with a cut that nobody has answered for.
-fn unsettled(view: &View, flow: &str, settled: &[(String, i32)]) -> Option<(String, i32)> {
-    view.topics_of(flow).find_map(|(topic, _)| {
+/// The partitions with a cut that nobody has answered for.
+fn unanswered(view: &View, flow: &str, settled: &BTreeSet<(String, i32)>) -> Vec<UnansweredPartition> {
+    let partitions = view.topics_of(flow).flat_map(|(topic, _)| {
         let cut = (0..)
             .zip(&topic.partitions)
             .filter(|(_, partition)| partition.cut.is_some());
-        let mut named = cut.map(|(number, _)| (topic.name.clone(), number));
-        named.find(|of| !settled.contains(of))
-    })
+        cut.map(|(partition, _)| UnansweredPartition {
+            topic: topic.name.clone(),
+            partition,
+        })
+    });
+    partitions
+        .filter(|of| !settled.contains(&(of.topic.clone(), of.partition)))
+        .collect()
 }

@@ -101,6 +101,12 @@ pub(super) fn failover(args: &FailoverArgs, output: Output) -> Result<u8, Failur
             transaction.topic, transaction.partition, transaction.producer_id, transaction.first_offset
         );
     }
+    for open in &report.unanswered {
+        lines += &format!(
+            "  {}-{}  nobody says yet whether a transaction was open: it has no leader, or too few copies in sync\n",
+            open.topic, open.partition
+        );
+    }
     for paused in &report.paused {
         lines += &format!("  {}: the source may have more\n", mirror::paused(paused));
     }
