@@ -478,3 +478,25 @@ async fn a_source_that_does_not_say_what_a_new_topic_is_holds_up_nothing_else() 
     assert_eq!(status.topics, 2);
     world.mirror.stop().await;
 }
+
+#[tokio::test]
+async fn histories_of_many_partitions_are_compared_with_one_question() {
+    let world = world();
+    world.source.create("orders", 1, 40);
+    (0..40).for_each(|partition| world.source.produce("orders", partition, &["a"]));
+    world.target.declare(spec());
+    world.until(even).await;
+    let World {
+        target,
+        source,
+        mirror,
+    } = world;
+    mirror.stop().await;
+    let before = source.questions.load(std::sync::atomic::Ordering::Relaxed);
+    (0..40).for_each(|partition| source.produce("orders", partition, &["b"]));
+    let world = world_of(target, source, vec![]);
+    world.until(even).await;
+    let after = world.source.questions.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(after - before, 1);
+    world.mirror.stop().await;
+}

@@ -1,6 +1,7 @@
 //! A source in memory: one broker, asked by Fetch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ struct SourceState {
 #[derive(Default)]
 pub(crate) struct FakeSource {
     state: Mutex<SourceState>,
+    /// How often it was asked where epochs end.
+    pub(crate) questions: AtomicUsize,
     moved: tokio::sync::Notify,
 }
 
@@ -214,13 +217,22 @@ impl Source for FakeSource {
         Ok(ends.collect())
     }
 
-    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
+    async fn epoch_ends(
+        &self,
+        asked: &[(PartitionOf, i32)],
+    ) -> Result<BTreeMap<PartitionOf, Result<Compared, SourceError>>, SourceError> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         let state = self.alive()?;
         if state.silent {
             return Err(SourceError::Unreachable("it does not say".into()));
         }
-        let end = end_of(&state.topics[&partition.topic].1[partition.partition as usize]);
-        Ok(EpochEnd { epoch, end })
+        let told = asked.iter().map(|(partition, epoch)| {
+            let end = end_of(&state.topics[&partition.topic].1[partition.partition as usize]);
+            let end = EpochEnd { epoch: *epoch, end };
+            let leader_epoch = 3;
+            (partition.clone(), Ok(Compared { end, leader_epoch }))
+        });
+        Ok(told.collect())
     }
 
     async fn groups(&self) -> Result<Vec<String>, SourceError> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tradewind_wire::flow::HEARTBEATS_TOPIC;
 use tradewind_wire::ids::NodeId;
 
 use super::track::{PartitionHere, RETRY_MS, Step, Track, Write};
@@ -136,24 +137,48 @@ pub(super) async fn prepare(context: &LinkContext, tracks: &mut Tracks) {
     {
         begin(context, &view, track, now_ms);
     }
-    for track in tracks.values_mut() {
-        if let Step::Check { epoch } = track.step(now_ms) {
-            let answer = context.source.epoch_end(&track.source, epoch).await;
-            let now_ms = context.target.clock().now_ms();
-            match answer {
-                Ok(answer) => track.on_epoch_end(answer, now_ms),
-                Err(error) => {
-                    metrics::source_failure();
-                    if matches!(error, SourceError::Unreachable(_)) {
-                        context.board.not_heard(now_ms);
-                    }
-                    track.retry(error.to_string(), now_ms);
-                    context.refresh.notify_one();
-                }
-            }
-        }
-    }
+    compare(context, tracks).await;
     find_ranges(context, tracks).await;
+}
+
+/// Compares histories of all tracks that want it, with one question to each leader.
+async fn compare(context: &LinkContext, tracks: &mut Tracks) {
+    let now_ms = context.target.clock().now_ms();
+    let epoch_of = |track: &Track| match track.step(now_ms) {
+        Step::Check { epoch } => Some(epoch),
+        _ => None,
+    };
+    let asked: Vec<(PartitionOf, i32)> = tracks
+        .values()
+        .filter_map(|track| Some((track.source.clone(), epoch_of(track)?)))
+        .collect();
+    if asked.is_empty() {
+        return;
+    }
+    let mut answer = context.source.epoch_ends(&asked).await;
+    let answered_ms = context.target.clock().now_ms();
+    for track in tracks.values_mut().filter(|track| epoch_of(track).is_some()) {
+        let told = match &mut answer {
+            Ok(told) => told.remove(&track.source),
+            Err(error) => Some(Err(error.clone())),
+        };
+        let reason = match told {
+            Some(Ok(told)) => {
+                track.on_compared(told, answered_ms);
+                continue;
+            }
+            Some(Err(error)) => {
+                metrics::source_failure();
+                if matches!(error, SourceError::Unreachable(_)) {
+                    context.board.not_heard(answered_ms);
+                }
+                error.to_string()
+            }
+            None => "the source's leader is moving".to_owned(),
+        };
+        track.retry(reason, answered_ms);
+        context.refresh.notify_one();
+    }
 }
 
 /// Begins the tracks that are to look at their logs.
@@ -184,7 +209,10 @@ fn begin(context: &LinkContext, view: &View, track: &mut Track, now_ms: i64) {
     match (lineage, context.target.log(topic, partition)) {
         (Some(lineage), Ok(log)) => {
             track.begin(log, lineage, now_ms);
-            track.on_tombstones(context.target.tombstones(topic, partition), now_ms);
+            // Nobody misses a heartbeat of before.
+            let counts = track.source.topic != HEARTBEATS_TOPIC;
+            let tombstones = counts.then(|| context.target.tombstones(topic, partition));
+            track.on_tombstones(tombstones.flatten(), now_ms);
         }
         (None, _) => track.retry("its topic is gone here".into(), now_ms),
         (_, Err(error)) => track.on_write_failed(&error, now_ms),

@@ -15,12 +15,15 @@ use tradewind_client::{
 use tradewind_wire::error::ErrorCode;
 use tradewind_wire::ids::NodeId;
 use tradewind_wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
-use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use tradewind_wire::messages::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use tradewind_wire::messages::{ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest};
 
 use super::fetch::ANSWER_BYTES;
 use super::{
-    Committed, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds, SourceError,
-    SourceLeader, SourceTopic, SourceTopics, Told, Word,
+    Committed, Compared, EpochEnd, FetchFrom, Fetched, PartitionOf, Source, SourceConfig, SourceEnds,
+    SourceError, SourceLeader, SourceTopic, SourceTopics, Told, Word,
 };
 
 /// Groups asked about at once.
@@ -78,6 +81,53 @@ fn list_offsets(partitions: &[&PartitionOf], timestamp: i64) -> ListOffsetsReque
         replica_id: -1,
         topics: topics.into_iter().map(topic).collect(),
         ..Default::default()
+    }
+}
+
+/// What is asked for, in errors.
+const EPOCH_END: &str = "an epoch's end";
+
+/// The question where epochs end, under the leader epochs that the metadata name: (partition, epoch, leader epoch).
+fn epochs_of(asked: &[(&PartitionOf, i32, i32)]) -> OffsetForLeaderEpochRequest {
+    let mut topics: BTreeMap<&str, Vec<OffsetForLeaderPartition>> = BTreeMap::new();
+    for (partition, epoch, current) in asked {
+        topics
+            .entry(&partition.topic)
+            .or_default()
+            .push(OffsetForLeaderPartition {
+                partition: partition.partition,
+                current_leader_epoch: *current,
+                leader_epoch: *epoch,
+            });
+    }
+    let topic = |(topic, partitions): (&str, _)| OffsetForLeaderTopic {
+        topic: topic.into(),
+        partitions,
+    };
+    OffsetForLeaderEpochRequest {
+        // As an ordinary consumer.
+        replica_id: -1,
+        topics: topics.into_iter().map(topic).collect(),
+    }
+}
+
+fn compared(told: &EpochEndOffset, leader_epoch: i32) -> Result<Compared, SourceError> {
+    match ErrorCode::from_code(told.error_code) {
+        ErrorCode::None if told.end_offset >= 0 => Ok(Compared {
+            end: EpochEnd {
+                epoch: told.leader_epoch,
+                end: told.end_offset,
+            },
+            leader_epoch,
+        }),
+        ErrorCode::None => Ok(Compared {
+            end: EpochEnd { epoch: -1, end: -1 },
+            leader_epoch,
+        }),
+        code => Err(SourceError::Refused {
+            what: EPOCH_END,
+            reason: code.name().to_owned(),
+        }),
     }
 }
 
@@ -204,14 +254,43 @@ impl Source for KafkaSource {
         Ok(known.collect())
     }
 
-    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
-        let answer = self
-            .client
-            .offset_for_leader_epoch(&partition.topic, partition.partition, epoch)
-            .await;
-        let answer = answer.map_err(|error| refusal("an epoch's end", &error))?;
-        let (epoch, end) = answer.unwrap_or((-1, -1));
-        Ok(EpochEnd { epoch, end })
+    async fn epoch_ends(
+        &self,
+        asked: &[(PartitionOf, i32)],
+    ) -> Result<BTreeMap<PartitionOf, Result<Compared, SourceError>>, SourceError> {
+        let metadata = self.client.cached();
+        let mut by_leader: BTreeMap<NodeId, Vec<(&PartitionOf, i32, i32)>> = BTreeMap::new();
+        for (partition, epoch) in asked {
+            let topic = metadata.topics.get(&partition.topic);
+            let known = topic.and_then(|topic| topic.partitions.get(&partition.partition));
+            if let Some((leader, current)) = known.and_then(|known| Some((known.leader?, known.leader_epoch)))
+            {
+                let of = by_leader.entry(leader).or_default();
+                of.push((partition, *epoch, current));
+            }
+        }
+        let asking = by_leader.into_iter().map(|(leader, asked)| async move {
+            let answer = self.client.send(leader, epochs_of(&asked)).await;
+            (asked, answer)
+        });
+        let mut found = BTreeMap::new();
+        for (asked, answer) in join_all(asking).await {
+            let answer = answer.map_err(|error| refusal(EPOCH_END, &error));
+            let mut told = BTreeMap::new();
+            for topic in answer.iter().flat_map(|answer| &answer.topics) {
+                let of = |end: &EpochEndOffset| ((topic.topic.to_string(), end.partition), end.clone());
+                told.extend(topic.partitions.iter().map(of));
+            }
+            for (partition, _, current) in asked {
+                let end = match (&answer, told.get(&(partition.topic.clone(), partition.partition))) {
+                    (Err(error), _) => Err(error.clone()),
+                    (Ok(_), Some(end)) => compared(end, current),
+                    (Ok(_), None) => continue,
+                };
+                found.insert(partition.clone(), end);
+            }
+        }
+        Ok(found)
     }
 
     async fn groups(&self) -> Result<Vec<String>, SourceError> {

@@ -15,7 +15,7 @@ use tradewind_wire::region::{RegionAnswer, RegionAsk};
 
 use super::kafka::KafkaSource;
 use super::{
-    EpochEnd, FetchFrom, Fetched, Origins, PartitionOf, PushStream, Source, SourceConfig, SourceEnds,
+    Compared, FetchFrom, Fetched, Origins, PartitionOf, PushStream, Source, SourceConfig, SourceEnds,
     SourceError, SourceTopics, Told,
 };
 
@@ -205,8 +205,11 @@ impl Source for MeshSource {
         self.facts.ends(partitions).await
     }
 
-    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError> {
-        self.facts.epoch_end(partition, epoch).await
+    async fn epoch_ends(
+        &self,
+        asked: &[(PartitionOf, i32)],
+    ) -> Result<BTreeMap<PartitionOf, Result<Compared, SourceError>>, SourceError> {
+        self.facts.epoch_ends(asked).await
     }
 
     async fn groups(&self) -> Result<Vec<String>, SourceError> {

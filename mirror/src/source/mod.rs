@@ -43,8 +43,12 @@ pub trait Source: Send + Sync + 'static {
         partitions: &[PartitionOf],
     ) -> Result<BTreeMap<PartitionOf, SourceEnds>, SourceError>;
 
-    /// Where `epoch` ends, by OffsetForLeaderEpoch at the partition's leader.
-    async fn epoch_end(&self, partition: &PartitionOf, epoch: i32) -> Result<EpochEnd, SourceError>;
+    /// Where these epochs end, by OffsetForLeaderEpoch: one question to each leader. Partitions without a known leader are
+    /// missing in the answer.
+    async fn epoch_ends(
+        &self,
+        asked: &[(PartitionOf, i32)],
+    ) -> Result<BTreeMap<PartitionOf, Result<Compared, SourceError>>, SourceError>;
 
     /// Every consumer group of the classic kind.
     async fn groups(&self) -> Result<Vec<String>, SourceError>;
@@ -257,6 +261,15 @@ pub struct EpochEnd {
     pub epoch: i32,
     /// Where that epoch ends.
     pub end: i64,
+}
+
+/// An [`EpochEnd`], and who said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compared {
+    /// The answer.
+    pub end: EpochEnd,
+    /// The leader's own epoch, as it has confirmed; -1 if it was not asked under one.
+    pub leader_epoch: i32,
 }
 
 /// What one group has committed, or why the source does not tell.

@@ -15,7 +15,7 @@ use tradewind_wire::flow::Lineage;
 use tradewind_wire::ids::TopicId;
 
 use super::batches::{BadSource, split_runs};
-use super::{EpochEnd, Fetched, PartitionOf, SourceEnds};
+use super::{Compared, EpochEnd, Fetched, PartitionOf, SourceEnds};
 use crate::target::{LogError, LogState, Tombstones};
 
 /// How long a track waits after a fault that may pass, in ms.
@@ -123,6 +123,8 @@ pub struct Track {
     crossing: Option<i32>,
     /// The end here and the newer epoch behind it for which that was done.
     crossed: Option<(i64, i32)>,
+    /// The epoch of the source's leader with which histories were compared, if it has confirmed it; else -1.
+    compared_under: i32,
     /// Whether the source has confirmed, since this track last began, that our records are its own.
     compared: bool,
     /// Answers in a row that brought only what is not committed at the source.
@@ -130,8 +132,9 @@ pub struct Track {
     /// What the log here says of tombstones; and since when they may have been missed, as far as this track knows.
     tombstones: Option<Tombstones>,
     away_since_ms: Option<i64>,
-    /// Whether it was said that some may have been, for this absence.
+    /// Whether it was said that some may have been, for this absence; and whether the gap that says so is being written.
     tombstones_told: bool,
+    telling: bool,
     health: Health,
     reason: Option<String>,
     ends: Option<SourceEnds>,
@@ -182,11 +185,13 @@ impl Track {
             matched: false,
             crossing: None,
             crossed: None,
+            compared_under: -1,
             compared: false,
             above: 0,
             tombstones: None,
             away_since_ms: None,
             tombstones_told: false,
+            telling: false,
             health: Health::Starting,
             reason: None,
             ends: None,
@@ -219,6 +224,8 @@ impl Track {
         self.deleted_here = log.deleted;
         self.matched = false;
         self.compared = false;
+        self.compared_under = -1;
+        self.telling = false;
         self.crossing = None;
         self.gap = lineage
             .iter()
@@ -286,6 +293,15 @@ impl Track {
         let since_ms = self.caught_up_ms.max(self.away_since_ms);
         let away_ms = since_ms.map_or(i64::MAX, |since_ms| now_ms.saturating_sub(since_ms));
         self.end > 0 && !self.tombstones_told && away_ms > tombstones.kept_ms
+    }
+
+    /// As [`Track::on_epoch_end`], from a leader that has confirmed its own epoch: records of epochs up to that one follow what
+    /// it has compared, whoever sends them. One without some of our records would have written over them in a newer epoch.
+    pub fn on_compared(&mut self, answer: Compared, now_ms: i64) {
+        self.on_epoch_end(answer.end, now_ms);
+        if self.compared {
+            self.compared_under = answer.leader_epoch;
+        }
     }
 
     /// The source says where our last source epoch ends there.
@@ -424,6 +440,7 @@ impl Track {
         {
             self.pending_gap = Some(Gap { from: self.end, to });
             self.gap = self.pending_gap;
+            self.telling = true;
         }
         let mut writes = VecDeque::new();
         let (mut end, mut epoch) = (self.end, self.last_epoch);
@@ -477,7 +494,8 @@ impl Track {
     /// with its leader, and behind a gap there is nothing to compare.
     fn must_compare(&self, epoch: i32) -> bool {
         let newer = self.last_epoch.is_some_and(|last| last >= 0 && epoch > last);
-        let compared = self.matched || self.crossed == Some((self.end, epoch));
+        let compared =
+            self.matched || epoch <= self.compared_under || self.crossed == Some((self.end, epoch));
         newer && !compared && self.pending_gap.is_none()
     }
 
@@ -503,9 +521,10 @@ impl Track {
         self.last_epoch = Some(write.epoch);
         self.is_well();
         // Told once for each absence; the entry with it is in the metadata log.
-        self.tombstones_told |= self.gap.is_some();
+        self.tombstones_told |= std::mem::take(&mut self.telling);
         if self.ends.is_some_and(|ends| end >= ends.high_watermark) {
             self.caught_up_ms = Some(now_ms);
+            self.tombstones_told = false;
         }
     }
 

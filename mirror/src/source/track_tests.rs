@@ -314,6 +314,29 @@ fn an_unclean_election_that_has_grown_past_our_end_again_is_diverged_and_nothing
     assert_eq!(writes.len(), 2, "within one answer histories are one leader's");
 }
 
+/// A clean election: the leader that was compared with has begun an epoch, and its first batch comes.
+#[test]
+fn a_leader_that_has_confirmed_its_epoch_is_asked_once_for_each_election() {
+    let under = |leader_epoch| {
+        let mut track = track();
+        track.begin(log(10), &[entry(0, 5)], 0);
+        let end = EpochEnd { epoch: 5, end: 10 };
+        track.on_compared(Compared { end, leader_epoch }, 0);
+        let first = track.on_fetched(records(0, 12, &[batch(10, 1, 6)]), 0);
+        (track, first)
+    };
+    let (mut track, writes) = under(6);
+    assert_eq!(writes.len(), 1, "epoch 6 is the one that it leads under");
+    write_all(&mut track, writes);
+    assert!(track.on_fetched(records(0, 12, &[batch(11, 1, 7)]), 0).is_empty());
+    assert_eq!(track.step(0), Step::Check { epoch: 6 }, "somebody else leads");
+    for before in [-1, 5] {
+        let (track, writes) = under(before);
+        assert!(writes.is_empty());
+        assert_eq!(track.step(0), Step::Check { epoch: 5 });
+    }
+}
+
 #[test]
 fn a_source_that_compared_histories_itself_is_not_asked_again() {
     let mut track = track();
@@ -425,6 +448,47 @@ fn holes_in_a_compacted_topic_after_a_long_absence_are_a_recorded_gap() {
     );
     let writes = track.on_fetched(records(0, 30, &[batch(25, 5, 5)]), 2_100);
     assert_eq!(writes[0].lineage, None);
+}
+
+/// What was told of an absence years ago says nothing of this one.
+#[test]
+fn each_absence_is_told_whatever_gaps_there_were_before() {
+    let kept = Tombstones {
+        kept_ms: 1_000,
+        written_ms: Some(100),
+    };
+    let mut track = track();
+    let old = Lineage {
+        target_first: 4,
+        source_first: 8,
+        ..entry(4, 5)
+    };
+    track.begin(log(20), &[entry(0, 5), old.clone()], 200);
+    track.on_tombstones(Some(kept), 200);
+    track.on_match();
+    // It is away for no time, writes, and knows of more that it has not got yet.
+    let writes = track.on_fetched(records(0, 40, &[batch(20, 5, 5)]), 300);
+    assert_eq!(writes[0].lineage, None);
+    write_all(&mut track, writes);
+    // Then the source is away for long.
+    track.begin(log(25), &[entry(0, 5), old], 9_000);
+    track.on_match();
+    let writes = track.on_fetched(records(0, 40, &[batch(30, 10, 5)]), 9_000);
+    let gap = writes[0].lineage.as_ref().unwrap();
+    assert_eq!((gap.target_first, gap.source_first), (25, 30));
+    write_all(&mut track, writes);
+    // All is here: whatever is missing after the next absence is told again.
+    track.begin(log(40), &[entry(0, 5), gap_of(25, 30)], 99_000);
+    track.on_match();
+    let writes = track.on_fetched(records(0, 60, &[batch(50, 10, 5)]), 99_000);
+    assert!(writes[0].lineage.is_some());
+}
+
+fn gap_of(target_first: i64, source_first: i64) -> Lineage {
+    Lineage {
+        source_first,
+        ..entry(target_first, 5)
+    }
 }
 
 /// Each try goes well until its write: what is told of it must not begin anew with each answer of the source.
