@@ -33,6 +33,17 @@ pub(in crate::cli) fn failover(report: &FailoverReport, took: Duration) -> Strin
         .map(|paused| format!("{}: the source may have more", mirror::paused(paused)))
         .collect();
     page.list("What stood still", &paused);
+    let unanswered: Vec<String> = report
+        .unanswered
+        .iter()
+        .map(|one| {
+            format!(
+                "{}-{}: its next leader aborts what was open",
+                one.topic, one.partition
+            )
+        })
+        .collect();
+    page.list("Nobody says yet whether a transaction was open", &unanswered);
     let rows = report.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| {
             vec![
@@ -197,7 +208,7 @@ fn groups(page: &mut Page, positions: &[PromotedPosition]) {
 #[cfg(test)]
 mod tests {
     use tradewind_mirror::failback_report::{KeptPartition, KeptTopic, LoweredGroup};
-    use tradewind_mirror::status::{PromotedPartition, PromotedTopic};
+    use tradewind_mirror::status::{PromotedPartition, PromotedTopic, UnansweredPartition};
     use tradewind_mirror::switchover_report::MovedTopicReport;
 
     use super::super::tests::stands_alone;
@@ -235,12 +246,17 @@ mod tests {
             groups: vec![position("exact"), position("cut")],
             paused: Vec::new(),
             aborted: Vec::new(),
+            unanswered: vec![UnansweredPartition {
+                topic: "<orders>".to_owned(),
+                partition: 1,
+            }],
         };
         let page = failover(&report, Duration::from_millis(120));
         stands_alone(&page);
         for said in [
             "<b>7</b>records known at the source that are not here",
             "<b>120 ms</b>until the command was done",
+            "&lt;orders&gt;-1: its next leader aborts",
             "<b>1 / 2</b>group positions exact",
             "<td>&lt;orders&gt;-1</td><td class=\"n\">90</td><td class=\"n\">4</td>",
         ] {
