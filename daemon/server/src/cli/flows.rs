@@ -1,4 +1,5 @@
-//! `mirror plan`, `mirror apply`, `mirror remove`: the flows of a configuration file against what the cluster has declared.
+//! `mirror plan`, `mirror apply`, `mirror remove`: the flows of a file, a daemon's or MirrorMaker 2's, against what the cluster
+//! has declared.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,13 +8,13 @@ use serde_json::{Value, json};
 use tradewind_mirror::declaring::{FlowPlan, PlannedTopic, RemovedFlow};
 
 use super::args::{ApplyArgs, FlowsArgs, RemoveFlowArgs};
-use super::http::post;
-use super::{Failure, Output};
+use super::http::{get, post};
+use super::{Failure, Output, mm2};
 use crate::config::Overrides;
 
 /// `mirror plan`: exit code 1 if something stands in the way.
 pub(super) fn plan(args: &FlowsArgs, output: Output) -> Result<u8, Failure> {
-    let body = json!({ "flows": flows(&args.file)? });
+    let body = json!({ "flows": flows(args)? });
     let plans: Vec<FlowPlan> = post(&args.at, "/v1/mirror/plan", &body, LOOK_TIMEOUT)?;
     output.text(&plans, &plans.iter().map(told).collect::<String>())?;
     Ok(u8::from(plans.iter().any(FlowPlan::is_refused)))
@@ -21,7 +22,7 @@ pub(super) fn plan(args: &FlowsArgs, output: Output) -> Result<u8, Failure> {
 
 /// `mirror apply`: exit code 0 when it is agreed on. Repeating it changes nothing.
 pub(super) fn apply(args: &ApplyArgs, output: Output) -> Result<u8, Failure> {
-    let body = json!({ "flows": flows(&args.flows.file)?, "force": args.force });
+    let body = json!({ "flows": flows(&args.flows)?, "force": args.force });
     let plans: Vec<FlowPlan> = post(&args.flows.at, "/v1/mirror/apply", &body, LOOK_TIMEOUT)?;
     let mut text: String = plans.iter().map(told).collect();
     text += "declared: `tradewind mirror status` shows how they do\n";
@@ -46,8 +47,31 @@ pub(super) fn remove(args: &RemoveFlowArgs, output: Output) -> Result<u8, Failur
     Ok(0)
 }
 
-/// The flows of a daemon's configuration file, as its cluster keeps them.
-fn flows(file: &Path) -> Result<Value, Failure> {
+/// The flows that are given, as the cluster keeps them.
+fn flows(args: &FlowsArgs) -> Result<Value, Failure> {
+    match (&args.file, &args.mm2) {
+        (Some(file), _) => of_daemon(file),
+        (None, Some(file)) => of_mm2(file, args),
+        (None, None) => Err(Failure::Usage("--file or --mm2 says which flows".to_owned())),
+    }
+}
+
+/// The flows of MirrorMaker 2's file into this cluster. What is not taken over is no part of the answer: it goes to standard error.
+fn of_mm2(file: &Path, args: &FlowsArgs) -> Result<Value, Failure> {
+    let wrong = |reason: String| Failure::Usage(format!("{}: {reason}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let status: Value = get(&args.at, "/v1/status")?;
+    let own = status["cluster"].as_str().unwrap_or_default();
+    let alias = args.into.as_deref().unwrap_or(own);
+    let taken = mm2::read(&text, alias, own).map_err(wrong)?;
+    for sentence in &taken.told {
+        eprintln!("{}: {sentence}", file.display());
+    }
+    Ok(serde_json::to_value(&taken.flows)?)
+}
+
+/// The flows of a daemon's configuration file.
+fn of_daemon(file: &Path) -> Result<Value, Failure> {
     let overrides = Overrides::of_process(Vec::new());
     let loaded = crate::config::load(file, &overrides);
     let settings = loaded

@@ -16,6 +16,7 @@ mod guard;
 mod http;
 pub(crate) mod kafka;
 mod mirror;
+mod mm2;
 mod moment;
 mod moves;
 mod outcome;

@@ -323,7 +323,9 @@ pub(crate) enum MirrorCommand {
     Status(#[command(flatten)] HttpArgs),
     /// What the flows of a configuration file would change against what the cluster has declared; exit 1 if something stands
     /// in the way. Looks at every source, changes nothing.
-    #[command(after_help = "Example:\n  tradewind mirror plan --file /etc/tradewind/tradewind.toml")]
+    #[command(
+        after_help = "Example:\n  tradewind mirror plan --file /etc/tradewind/tradewind.toml\n  tradewind mirror plan --mm2 mm2.properties --into backup"
+    )]
     Plan(FlowsArgs),
     /// Declare the flows of a configuration file, or change them to what it says; flows that it does not name stay as they are.
     #[command(
@@ -373,10 +375,17 @@ pub(crate) struct UnguardArgs {
 
 /// Arguments of `mirror plan`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("given").required(true)))]
 pub(crate) struct FlowsArgs {
     /// A daemon's configuration file; its `[[mirror]]` and `[clusters]` are looked at.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(long, value_name = "FILE", group = "given")]
+    pub(crate) file: Option<PathBuf>,
+    /// MirrorMaker 2's properties file; what of it cannot be taken over is said line by line.
+    #[arg(long, value_name = "FILE", group = "given")]
+    pub(crate) mm2: Option<PathBuf>,
+    /// Which of the clusters of MirrorMaker 2's file this one is, if it has another name there.
+    #[arg(long, value_name = "CLUSTER", requires = "mm2")]
+    pub(crate) into: Option<String>,
     #[command(flatten)]
     pub(crate) at: HttpArgs,
 }
