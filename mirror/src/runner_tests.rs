@@ -474,6 +474,15 @@ async fn a_source_that_does_not_say_what_a_new_topic_is_holds_up_nothing_else() 
     assert!(!world.target.view().topics.contains_key("east.orders-late"));
     world.source.says_own(&[1, 2]);
     world.source.mute(false);
+    // Nobody asks for a status: it is heard beside the looks.
+    let made = async || {
+        let view = world.target.view();
+        let known = view.topics.contains_key("east.orders-late");
+        known.then_some(()).ok_or("the topic is not there yet")
+    };
+    wait::until_async("the new topic is copied", 30, made)
+        .await
+        .unwrap();
     let status = world.until(|status| status.state == "active").await;
     assert_eq!(status.topics, 2);
     world.mirror.stop().await;
