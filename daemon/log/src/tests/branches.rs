@@ -376,3 +376,35 @@ fn the_newest_part_of_a_log_is_found_by_bytes_wherever_segments_begin() {
     assert_eq!(log.recent_from(60, u64::MAX).unwrap(), 5);
     assert_eq!(log.recent_from(5, u64::MAX).unwrap(), 5);
 }
+
+/// Cuts a log and lets it grow again to the same size, when it is first asked for the time.
+#[derive(Default)]
+struct CutsMeanwhile(parking_lot::Mutex<Option<Arc<Log>>>);
+
+impl Clock for CutsMeanwhile {
+    fn now_ms(&self) -> i64 {
+        1_000
+    }
+
+    fn monotonic(&self) -> Duration {
+        let log = self.0.lock().take();
+        if let Some(log) = log {
+            log.truncate_to(59).unwrap();
+            log.append(sequenced(1, 4, 0, 59), 9).unwrap();
+        }
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn a_cut_is_noticed_even_if_the_log_has_grown_again() {
+    let mut bench = Bench::without_tail();
+    let clock = Arc::new(CutsMeanwhile::default());
+    bench.env.clock = clock.clone();
+    let log = Arc::new(filled(&bench));
+    *clock.0.lock() = Some(Arc::clone(&log));
+    let made = log.branch(&place(&bench), 60, FREE);
+    assert!(matches!(made, Err(BranchError::Cut)), "{made:?}");
+    assert_eq!(log.end(), 60);
+    assert!(!place(&bench).exists());
+}
