@@ -220,13 +220,19 @@ fn a_target_that_was_built_anew_takes_over_above_the_number_of_its_source() -> R
     mesh.west.ask(&["switchover", "east->west"])?;
     mesh.east.ask(&["switchover", "west->east"])?;
     takes_writes(&mesh.east)?;
+    let lost = guard(&mesh.east.daemons[0])?["copied_by"].clone();
+    ensure!(lost.is_string(), "the west did not say which cluster it is");
     mesh.west.kill_all();
     for daemon in &mesh.west.daemons {
         fs::remove_dir_all(daemon.folder.join("data"))?;
     }
     mesh.west.start_all()?;
     mesh.wait_mirrored(1, 60)?;
-    wait_known(&mesh)?;
+    wait::until("the east knows the new west", 30, || {
+        let line = guard(&mesh.east.daemons[0])?;
+        ensure!(line["copied_by"].is_string() && line["copied_by"] != lost, "{line}");
+        Ok(Some(()))
+    })?;
     // A source is not held up by the number that a target has lost, nor the other way round.
     mesh.east.kill_all();
     mesh.east.start_all()?;

@@ -87,6 +87,9 @@ pub(crate) struct GuardLine {
     pub(crate) opened_by: Option<String>,
     /// Whether it copies topics from here under the same names, so that they will be guarded after the next full restart.
     pub(crate) copies: bool,
+    /// The id of the cluster that copies, if it told it: no other one under its name has a say.
+    #[serde(default)]
+    pub(crate) copied_by: Option<String>,
     /// How long ago it last answered this daemon, in ms; only the steward and whoever waits asks it.
     pub(crate) heard_ms_ago: Option<u64>,
     /// The last operator's word for it.
@@ -368,6 +371,7 @@ impl BootGuard {
         let line = |peer: &Peer| {
             let wait = waiting.get(&peer.name);
             let (heard, problem) = peer.heard.lock().clone();
+            let copied = image.copied.get(&peer.name);
             let state = match wait {
                 Some(_) => "waiting",
                 None if peer.guards => "off",
@@ -383,7 +387,10 @@ impl BootGuard {
                     .collect(),
                 problem: wait.map_or(problem, |wait| wait.problem.clone()),
                 opened_by: guard.opened_by(&peer.name),
-                copies: image.copied.contains_key(&peer.name),
+                copies: copied.is_some(),
+                copied_by: copied
+                    .map(|copied| copied.cluster_id.clone())
+                    .filter(|id| !id.is_empty()),
                 heard_ms_ago: heard
                     .map(|heard| u64::try_from(now.saturating_sub(heard).as_millis()).unwrap_or(u64::MAX)),
                 overridden: image.unguarded.get(&peer.name).cloned(),
