@@ -123,6 +123,11 @@ impl Mirror {
             // What a plan sees of other addresses is no news for the flow that runs.
             let seen = flow.seen.lock().clone();
             flow.seen = Arc::new(Mutex::new(seen));
+            // The same source need not say all of it again.
+            let running = inner.flow(&flow.name);
+            if let Some(running) = running.filter(|running| running.spec.source == flow.spec.source) {
+                flow.hearing = running.hearing.known();
+            }
             flow
         };
         plan(&inner.target, specs, flow_of).await
@@ -337,7 +342,11 @@ fn declaration(now: &View, spec: &FlowSpec) -> FlowPlan {
         plan.problems
             .push("it is being moved: it cannot be changed until that is done".to_owned());
     }
-    if known.spec.naming != spec.naming {
+    let mut lost = known.failback.iter();
+    if lost.any(|failback| failback.bars(&known.spec, spec)) {
+        let problem = "it was failed over, and its source has not come back: until then its naming and the kind of its source stay";
+        plan.problems.push(problem.to_owned());
+    } else if known.spec.naming != spec.naming {
         plan.problems.extend(keeps_names(now, spec));
     }
     plan

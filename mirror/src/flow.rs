@@ -44,9 +44,9 @@ pub(crate) struct Flow {
     pub(crate) interval: Duration,
     /// One pass over the groups at a time.
     pub(crate) pass: Mutex<Pass>,
-    /// What the source last said its topics are.
     /// The ids of the source's topics, as it last told them.
     pub(crate) looked: parking_lot::Mutex<BTreeMap<String, TopicId>>,
+    /// What the source last said its topics are.
     pub(crate) hearing: Hearing,
     /// The ids of the clusters that flows come from, as their last looks on this daemon found them.
     pub(crate) seen: Seen,

@@ -30,7 +30,17 @@ pub(crate) struct Hearing {
     wanted: Notify,
 }
 
-#[derive(Default)]
+impl Hearing {
+    /// One that knows what this one knows now.
+    pub(crate) fn known(&self) -> Self {
+        Self {
+            heard: Mutex::new(self.heard.lock().clone()),
+            wanted: Notify::new(),
+        }
+    }
+}
+
+#[derive(Clone, Default)]
 struct Heard {
     /// None until it has answered; then none if it is none that says so.
     said: Option<Option<Origins>>,
@@ -79,9 +89,11 @@ pub(crate) async fn add(flow: &Flow, topics: &mut SourceTopics) {
         let heard = flow.hearing.heard.lock();
         (heard.said.is_none(), heard.is_current(topics, now))
     };
+    // The first word is worth a moment. Where that is too short for it, it comes beside the looks as well.
     if never {
         ask(flow, AT_ONCE).await;
-    } else if !current {
+    }
+    if !current && !(never && flow.hearing.heard.lock().is_current(topics, now)) {
         flow.hearing.wanted.notify_one();
     }
     flow.hearing.heard.lock().put_into(topics);

@@ -509,3 +509,15 @@ async fn histories_of_many_partitions_are_compared_with_one_question() {
     assert_eq!(after - before, 1);
     world.mirror.stop().await;
 }
+
+#[tokio::test]
+async fn a_source_that_takes_long_over_its_first_word_is_heard_all_the_same() {
+    let world = world();
+    world.source.says_own(&[1]);
+    world.source.ponders(Duration::from_millis(2_300));
+    world.source.create("orders", 1, 1);
+    world.target.declare(spec());
+    let status = world.until(|status| status.state == "active").await;
+    assert_eq!(status.topics, 1);
+    world.mirror.stop().await;
+}

@@ -8,6 +8,7 @@ Environment: TARGET (the folder with the programs).
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -213,4 +214,9 @@ def moved():
 
 
 if __name__ == "__main__":
-    main([restarted, moved])
+    try:
+        main([restarted, moved])
+    except SystemExit as end:
+        # Without the destructors: a thread that is in close() for ever would meet them.
+        sys.stdout.flush()
+        os._exit(end.code)

@@ -182,6 +182,8 @@ fn a_flow_is_changed_and_removed_by_command_and_no_file_undoes_that() -> Result<
     }
     let refused = load::numbered_batch(Codec::None, None, 0, 0)?;
     ensure!(world.west.append("east.a", 0, refused).is_err());
+    // What was on its way arrives; a daemon that starts begins nothing.
+    world.restart()?;
     let end = world.write("a")?;
     world.restart()?;
     let status = world.mesh.status()?;

@@ -230,7 +230,10 @@ fn a_target_that_was_built_anew_takes_over_above_the_number_of_its_source() -> R
     mesh.wait_mirrored(1, 60)?;
     wait::until("the east knows the new west", 30, || {
         let line = guard(&mesh.east.daemons[0])?;
-        ensure!(line["copied_by"].is_string() && line["copied_by"] != lost, "{line}");
+        ensure!(
+            line["copied_by"].is_string() && line["copied_by"] != lost,
+            "{line}"
+        );
         Ok(Some(()))
     })?;
     // A source is not held up by the number that a target has lost, nor the other way round.

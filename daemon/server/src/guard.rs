@@ -452,7 +452,7 @@ pub(crate) async fn standing(broker: &Broker, peer: &str, certain: bool, told: u
             return RegionAnswer::NotYet(error.to_string());
         }
     }
-    stands(&cluster.image(), peer)
+    stands(&cluster.image(), peer, told)
 }
 
 /// Whether `peer`, from which a flow comes, tells a region epoch that a failover would not be above.
@@ -463,14 +463,20 @@ fn is_news(image: &Image, peer: &str, told: u64) -> bool {
     comes && told <= MAX_REGION_EPOCH && told > known.copied().unwrap_or(0)
 }
 
-fn stands(image: &Image, peer: &str) -> RegionAnswer {
+/// What is said to `peer`, which tells the region epoch `told`.
+fn stands(image: &Image, peer: &str, told: u64) -> RegionAnswer {
+    let region_epoch = image.regions.get(peer).copied().unwrap_or(0);
     let cluster_id = image.cluster_id.map(|id| id.to_string()).unwrap_or_default();
     let mut flows = image.flows.values();
     let flow = flows.find(|flow| flow.source == peer && matches!(flow.spec.source, FlowSource::Mesh(_)));
     RegionAnswer::Standing {
-        region_epoch: image.regions.get(peer).copied().unwrap_or(0),
+        region_epoch,
         copied: flow.and_then(|flow| copied(image, flow, &cluster_id)),
-        taken: Some(flow.is_some_and(|flow| is_unanswered(image, flow))),
+        // A flow that was forgotten after a failover, and declared again, knows nothing of it; the numbers do.
+        taken: Some(
+            flow.is_some_and(|flow| is_unanswered(image, flow))
+                || told < region_epoch && has_taken(image, peer),
+        ),
         cluster_id,
     }
 }
@@ -538,6 +544,15 @@ fn is_unanswered(image: &Image, flow: &Flow) -> bool {
         _ => false,
     };
     by_failover && bound_to(image, flow).any(|(topic, bound)| topic.name == bound.source_topic)
+}
+
+/// Whether clients write topics here that a flow from `peer` has brought under their own names.
+fn has_taken(image: &Image, peer: &str) -> bool {
+    let comes = |flow: &str| flow.strip_prefix(peer).is_some_and(|rest| rest.starts_with("->"));
+    image.topics.values().any(|topic| {
+        let bound = topic.mirror.as_ref().filter(|bound| comes(&bound.flow));
+        bound.is_some_and(|bound| bound.source_topic == topic.name) && !topic.is_mirroring()
+    })
 }
 
 /// The topics that `peer` may have taken over, as the metadata log has it: those that it copies under the same names or is bound

@@ -2,6 +2,7 @@
 
 use tradewind_cluster::apply::{Position, apply};
 use tradewind_cluster::command::{CreateTopic, Registration};
+use tradewind_cluster::image::MirrorState;
 use tradewind_wire::ids::ClusterId;
 
 use super::*;
@@ -119,7 +120,7 @@ fn at_stake_is_what_clients_write_here_and_the_other_copies() {
 #[test]
 fn a_cluster_says_what_it_copies_until_it_has_taken_it_over() {
     let mut log = Log::new();
-    let stands = |log: &Log| match stands(&log.0, "west") {
+    let stands = |log: &Log| match stands(&log.0, "west", 0) {
         RegionAnswer::Standing {
             region_epoch,
             copied,
@@ -196,7 +197,7 @@ fn bind(log: &mut Log, number: u8, name: &str, there: &str) {
 }
 
 fn named(log: &Log) -> Option<Copied> {
-    match stands(&log.0, "west") {
+    match stands(&log.0, "west", 0) {
         RegionAnswer::Standing { copied, .. } => copied,
         other => panic!("{other:?}"),
     }
@@ -229,7 +230,7 @@ fn what_a_flow_is_bound_to_is_named_whatever_its_filters_take() {
     log.must(Command::BeginFailover {
         flow: "west->east".to_owned(),
     });
-    let RegionAnswer::Standing { taken, .. } = stands(&log.0, "west") else {
+    let RegionAnswer::Standing { taken, .. } = stands(&log.0, "west", 0) else {
         unreachable!("it answers nothing else")
     };
     assert_eq!(taken, Some(true));
@@ -269,4 +270,24 @@ fn at_stake_is_what_the_other_is_bound_to_as_well() {
         }),
     }));
     assert_eq!(log.at_stake(), ["orders"]);
+}
+
+#[test]
+fn what_was_taken_over_is_not_forgotten_with_its_flow() {
+    let mut log = Log::new();
+    log.must(Command::DeclareFlow {
+        spec: flow(Naming::Identity),
+    });
+    bind(&mut log, 10, "sales", "sales");
+    log.0.regions.insert("west".to_owned(), 1);
+    let taken = |log: &Log, told| match stands(&log.0, "west", told) {
+        RegionAnswer::Standing { taken, .. } => taken,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(taken(&log, 0), Some(false), "nobody writes it here");
+    let mut topic = Topic::clone(&log.0.topics[&TopicId([10; 16])]);
+    topic.mirror.as_mut().unwrap().state = MirrorState::Promoted;
+    log.0.topics.insert(topic.id, topic.into());
+    assert_eq!(taken(&log, 0), Some(true), "it has not heard of the failover");
+    assert_eq!(taken(&log, 1), Some(false));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tradewind_broker::groups::{MirroredCommit, MirroredFrom};
 use tradewind_broker::{Broker, OFFSETS_TOPIC};
+use tradewind_cluster::apply::may_take_up;
 use tradewind_cluster::command::{Command, MetaError};
 use tradewind_cluster::image::{FlowState, Image, Topic};
 use tradewind_cluster::metadata::ProposeError;
@@ -400,7 +401,10 @@ fn plan_failback(image: &Image, reverse: &FlowSpec) -> RegionAnswer {
             "flow {} exists at the source and is {:?}; a failback makes that flow by itself",
             known.name, known.state
         )),
-        _ => RegionAnswer::Done,
+        _ => match may_take_up(image, Some(reverse)) {
+            Ok(()) => RegionAnswer::Done,
+            Err(error) => RegionAnswer::Refused(format!("at the source: {error}")),
+        },
     }
 }
 
@@ -441,6 +445,9 @@ fn plan(image: &Image, flow: &str, reverse: &FlowSpec, topics: &[TopicId]) -> Re
             "flow {back} exists at the source and is {:?}; a switchover makes that flow by itself",
             known.state
         ));
+    }
+    if let Err(error) = may_take_up(image, Some(reverse)) {
+        return RegionAnswer::Refused(format!("at the source: {error}"));
     }
     if let Some(known) = image.moves.get(flow)
         && known.state.is_open()

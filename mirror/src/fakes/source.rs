@@ -28,6 +28,8 @@ struct SourceState {
     origins: Option<Origins>,
     /// Whether it does not answer that question.
     mute: bool,
+    /// How long it takes over it.
+    ponders: Duration,
 }
 
 /// A source with one broker, number 7, at leader epoch 3.
@@ -107,6 +109,11 @@ impl FakeSource {
         self.state.lock().origins = Some(own.collect());
     }
 
+    /// How long it takes to say what its topics are.
+    pub(crate) fn ponders(&self, time: Duration) {
+        self.state.lock().ponders = time;
+    }
+
     /// Whether the question what its topics are stays without an answer.
     pub(crate) fn mute(&self, mute: bool) {
         self.state.lock().mute = mute;
@@ -165,6 +172,8 @@ pub(super) fn end_of(log: &[Bytes]) -> i64 {
 #[async_trait]
 impl Source for FakeSource {
     async fn origins(&self, _ask: &RegionAsk) -> Result<Option<Origins>, SourceError> {
+        let ponders = self.state.lock().ponders;
+        tokio::time::sleep(ponders).await;
         while self.state.lock().mute {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -61,7 +61,8 @@ impl MeshSource {
         }
     }
 
-    /// Asks one daemon after the other until one answers. Each has `reach` until its stream is open, and then `answer`.
+    /// Asks one daemon after the other until one answers. Each has `reach` until its stream is open, and then `answer`. One that
+    /// cannot do it yet may be cut off from its own cluster: its word counts only if nobody has another.
     async fn ask_any(
         &self,
         nodes: &[NodeId],
@@ -69,8 +70,10 @@ impl MeshSource {
         (reach, answer): (Duration, Duration),
     ) -> Result<RegionAnswer, SourceError> {
         let mut failure = "no daemon is known".to_owned();
+        let mut not_yet = None;
         for node in nodes.iter().copied() {
             match self.ask_region(node, ask, (reach, answer)).await {
+                Ok(answer @ RegionAnswer::NotYet(_)) => not_yet = Some(answer),
                 Ok(answer) => {
                     *self.answered.lock() = Some(node);
                     return Ok(answer);
@@ -78,7 +81,7 @@ impl MeshSource {
                 Err(reason) => failure = format!("daemon {node} of {}: {reason}", self.cluster),
             }
         }
-        Err(SourceError::Unreachable(failure))
+        not_yet.ok_or(SourceError::Unreachable(failure))
     }
 
     async fn connection(&self, node: NodeId) -> Result<MeshConn, String> {

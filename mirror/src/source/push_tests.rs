@@ -143,7 +143,7 @@ async fn what_a_lying_daemon_pushes_is_not_written() {
             "a session that nobody has asked for",
             |handle| data(handle + 1, 0, 1, batch(0)),
             true,
-            Health::Starting,
+            Health::Active,
             "",
         ),
     ];

@@ -135,6 +135,8 @@ pub struct Track {
     /// Whether it was said that some may have been, for this absence; and whether the gap that says so is being written.
     tombstones_told: bool,
     telling: bool,
+    /// Whether the last write was refused, or what was to be written: then an answer of the source alone proves nothing.
+    refused: bool,
     health: Health,
     reason: Option<String>,
     ends: Option<SourceEnds>,
@@ -192,6 +194,7 @@ impl Track {
             away_since_ms: None,
             tombstones_told: false,
             telling: false,
+            refused: false,
             health: Health::Starting,
             reason: None,
             ends: None,
@@ -428,6 +431,7 @@ impl Track {
                         ends.high_watermark
                     );
                     self.retry(reason, now_ms);
+                    self.refused = true;
                 }
                 return VecDeque::new();
             }
@@ -482,11 +486,11 @@ impl Track {
         writes
     }
 
-    /// It does what it is for: something was written, or there is nothing to write. An answer alone proves nothing, as each
-    /// of its writes may be refused here.
+    /// It does what it is for: something was written, there is nothing to write, or nothing was refused so far.
     fn is_well(&mut self) {
         self.health = Health::Active;
         self.reason = None;
+        self.refused = false;
     }
 
     /// Whether histories are to be compared before records of `epoch` are written behind ours. Since they last were the
@@ -502,12 +506,15 @@ impl Track {
     /// The source's ends are known to be these now.
     pub fn on_ends(&mut self, ends: SourceEnds, now_ms: i64) {
         self.ends = Some(ends);
-        if self.end >= ends.high_watermark {
+        // What the source does not keep any more is not missing.
+        let is_level = self.end.max(ends.start) >= ends.high_watermark;
+        if is_level {
             self.caught_up_ms = Some(now_ms);
             self.tombstones_told = false;
-            if self.phase == Phase::Read && !self.barred {
-                self.is_well();
-            }
+        }
+        // One that is behind and gets nothing this time waits for its turn, unless its writes are what fails.
+        if self.phase == Phase::Read && !self.barred && (is_level || !self.refused) {
+            self.is_well();
         }
     }
 
@@ -535,6 +542,7 @@ impl Track {
 
     /// A write did not go as decided: everything begins again from the log.
     pub fn on_write_failed(&mut self, error: &LogError, now_ms: i64) {
+        self.refused = true;
         match error {
             LogError::NotLeader | LogError::OtherEpoch { .. } | LogError::OtherEnd { .. } => {
                 // Passes within moments as a rule; a halt keeps its own reason.

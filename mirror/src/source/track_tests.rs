@@ -185,6 +185,51 @@ fn a_mirror_that_begins_on_an_old_topic_has_no_gap() {
 }
 
 #[test]
+fn a_partition_of_which_the_source_keeps_nothing_is_well() {
+    for (end, entries) in [(0, vec![]), (10, vec![entry(0, 5)])] {
+        let mut track = track();
+        track.begin(log(end), &entries, 0);
+        if end > 0 {
+            track.on_epoch_end(EpochEnd { epoch: 5, end: 500 }, 0);
+        }
+        track.on_fetched(Fetched::OutOfRange, 0);
+        let ends = SourceEnds {
+            start: 500,
+            high_watermark: 500,
+        };
+        track.on_range(ends, 0);
+        track.retry("the stream ended".to_owned(), 0);
+        track.begin(log(end), &entries, 0);
+        if end > 0 {
+            track.on_epoch_end(EpochEnd { epoch: 5, end: 500 }, 0);
+        }
+        track.on_fetched(Fetched::OutOfRange, 0);
+        track.on_range(ends, 0);
+        assert_eq!(track.step(0), Step::Fetch { from: 500 });
+        assert!(track.on_fetched(records(500, 500, &[]), 0).is_empty());
+        assert_eq!(track.health().0, Health::Active, "our end is {end}");
+    }
+}
+
+#[test]
+fn a_partition_that_waits_for_its_turn_is_well_unless_its_writes_are_refused() {
+    let mut track = track();
+    track.begin(log(0), &[], 0);
+    track.retry("the stream ended".to_owned(), 0);
+    track.begin(log(0), &[], 0);
+    track.on_fetched(records(0, 90, &[]), 0);
+    assert_eq!(track.health().0, Health::Active);
+    let _ = track.on_fetched(records(0, 90, &[batch(0, 2, 5)]), 0);
+    track.on_write_failed(&LogError::NotEnoughReplicas, 0);
+    track.begin(log(0), &[], 0);
+    track.on_fetched(records(0, 90, &[]), 0);
+    assert_eq!(track.health().0, Health::Retrying);
+    let writes = track.on_fetched(records(0, 90, &[batch(0, 2, 5)]), 0);
+    write_all(&mut track, writes);
+    assert_eq!(track.health().0, Health::Active);
+}
+
+#[test]
 fn a_refused_write_begins_again_from_the_log() {
     let mut track = track();
     track.begin(log(0), &[], 0);

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::{FlowSource, FlowSpec};
 use crate::ids::TopicId;
 
 /// What the names of topics begin with that keep a divergent tail: `__diverged.<topic id>.<region epoch>`.
@@ -86,6 +87,15 @@ pub enum FailbackStep {
     Lowering,
     /// The source is a mirror of this cluster.
     Done,
+}
+
+impl Failback {
+    /// Whether the declaration `known` of the flow must not become `given` yet: while the lost source is still to be told or brought
+    /// back, the naming and the kind of source stay, for by these it is reached, and these the flow back gets.
+    pub fn bars(&self, known: &FlowSpec, given: &FlowSpec) -> bool {
+        let kind = |spec: &FlowSpec| matches!(spec.source, FlowSource::Mesh(_));
+        self.step != FailbackStep::Done && (known.naming != given.naming || kind(known) != kind(given))
+    }
 }
 
 impl FailbackStep {

@@ -70,6 +70,13 @@ pub(super) fn declare(image: &mut Image, spec: &FlowSpec) -> Result<Outcome, Met
                     state: flow.state,
                 });
             }
+            let lost = flow.failback.as_ref();
+            if lost.is_some_and(|failback| failback.bars(&flow.spec, spec)) {
+                return Err(MetaError::Region(format!(
+                    "flow {name} was failed over, and its source has not come back: until then its naming and the kind of its \
+                     source stay as they are"
+                )));
+            }
             flow.spec = spec.clone();
             flow.version += 1;
         }

@@ -25,6 +25,7 @@ mod property_tests;
 mod tests;
 
 pub(crate) use daemons::MAX_INCARNATIONS;
+pub use region_source::may_take_up;
 pub use topics::{MAX_TOPIC_NAME, validate_name};
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tradewind_wire::failback::Tails;
+use tradewind_wire::failback::{FailbackStep, Tails};
 use tradewind_wire::flow::{FlowSpec, Lineage, Naming, Origin};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MoveState, MovedTopic, PartitionEnd, RegionMove, TopicFence};
@@ -64,9 +64,11 @@ pub(super) fn may_declare(image: &Image, spec: &FlowSpec) -> Result<(), MetaErro
     Ok(())
 }
 
-/// Refuses to remove a flow back that a switchover or failback is about to take up.
+/// Refuses to remove a flow back that a switchover or failback is about to take up. Of what gave way to a failover nothing has
+/// begun yet, and what is in the way of its failback may go.
 pub(super) fn is_not_taken_up(image: &Image, name: &str) -> Result<(), MetaError> {
-    let mut open = image.moves.values().filter(|known| known.state.is_open());
+    let under_way = |known: &&RegionMove| known.state.is_open() && known.state != MoveState::GaveWay;
+    let mut open = image.moves.values().filter(under_way);
     let back = |known: &RegionMove| {
         known
             .reverse
@@ -413,16 +415,26 @@ fn cut_off(tails: &BTreeMap<TopicId, Tails>, topic: TopicId, partition: i32) -> 
     tail.kept.and_then(|kept| kept.removed_from())
 }
 
-/// Refuses a flow back whose place another flow has.
-pub(super) fn may_take_up(image: &Image, reverse: Option<&FlowSpec>) -> Result<(), MetaError> {
-    let flow = reverse.and_then(|reverse| image.flows.get(&reverse.name()));
-    match flow.filter(|flow| flow.state != FlowState::Promoted) {
-        Some(flow) => Err(MetaError::FlowState {
+/// Refuses a flow back whose place another flow has: one that copies, or one that was failed over and whose source has not come
+/// back, which nobody would bring back then.
+pub fn may_take_up(image: &Image, reverse: Option<&FlowSpec>) -> Result<(), MetaError> {
+    let Some(flow) = reverse.and_then(|reverse| image.flows.get(&reverse.name())) else {
+        return Ok(());
+    };
+    if flow.state != FlowState::Promoted {
+        return Err(MetaError::FlowState {
             flow: flow.name.clone(),
             state: flow.state,
-        }),
-        None => Ok(()),
+        });
     }
+    let mut lost = flow.failback.iter();
+    if lost.any(|failback| failback.step != FailbackStep::Done) {
+        return Err(MetaError::Region(format!(
+            "flow {0} was failed over, and its source has not come back: `tradewind failback '{0}'`, or              `tradewind mirror remove '{0}' --forget-source`, first",
+            flow.name
+        )));
+    }
+    Ok(())
 }
 
 /// The flow back copies. One that was promoted keeps its declaration: it is what the configuration says.

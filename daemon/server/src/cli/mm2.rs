@@ -69,9 +69,19 @@ fn taken(file: &mut File, source: &str, (alias, own): (&str, &str)) -> Result<Fl
     if addresses.is_empty() {
         return Err(format!("flow {flow}: `{source}.bootstrap.servers` is missing"));
     }
-    if let Some(protocol) = file.see(&format!("{source}.security.protocol"))
-        && protocol.value.trim() != "PLAINTEXT"
-    {
+    let places = [
+        "",
+        &format!("{source}."),
+        &format!("{source}.consumer."),
+        &format!("{source}.admin."),
+    ];
+    for place in places {
+        let Some(protocol) = file
+            .see(&format!("{place}security.protocol"))
+            .filter(|protocol| protocol.value.trim() != "PLAINTEXT")
+        else {
+            continue;
+        };
         return Err(format!(
             "line {}: `{source}` asks for {}, and a Kafka is read in PLAINTEXT only: no TLS and no SASL yet",
             protocol.line,
@@ -97,17 +107,34 @@ fn taken(file: &mut File, source: &str, (alias, own): (&str, &str)) -> Result<Fl
         let given = file.of(&flow, keys).map(|value| list(&value));
         given.unwrap_or_else(|| default.iter().map(|pattern| (*pattern).to_owned()).collect())
     };
+    let none = |excluded: Vec<String>| {
+        if excluded.is_empty() {
+            vec![NOTHING.to_owned()]
+        } else {
+            excluded
+        }
+    };
     Ok(FlowSpec {
         topics: patterns(&["topics"], &[".*"]),
-        topics_exclude: patterns(&["topics.exclude", "topics.blacklist"], &DEFAULT_TOPICS_EXCLUDE),
+        topics_exclude: none(patterns(
+            &["topics.exclude", "topics.blacklist"],
+            &DEFAULT_TOPICS_EXCLUDE,
+        )),
         groups: patterns(&["groups"], &[".*"]),
-        groups_exclude: patterns(&["groups.exclude", "groups.blacklist"], &DEFAULT_GROUPS_EXCLUDE),
+        groups_exclude: none(patterns(
+            &["groups.exclude", "groups.blacklist"],
+            &DEFAULT_GROUPS_EXCLUDE,
+        )),
         source_cluster: source.to_owned(),
         target_cluster: own.to_owned(),
         source: FlowSource::Kafka(addresses),
         naming,
     })
 }
+
+/// A pattern that takes nothing. There a list of exclusions that is given and empty excludes nothing; here an empty one stands for
+/// the defaults.
+const NOTHING: &str = "[a&&b]";
 
 fn prefix(separator: Option<String>) -> Naming {
     let separator = separator.map_or_else(|| ".".to_owned(), |separator| separator.trim().to_owned());
@@ -379,6 +406,8 @@ mod tests {
         for (more, told) in [
             ("replication.policy.class = com.example.Own", "com.example.Own"),
             ("primary.security.protocol = SASL_SSL", "line 17"),
+            ("primary.admin.security.protocol = SSL", "line 17"),
+            ("security.protocol = SSL", "line 17"),
             ("primary->backup.enabled = false", "enables no flow"),
             ("x = \\u12", "line 17"),
         ] {

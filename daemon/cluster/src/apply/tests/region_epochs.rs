@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tradewind_wire::failback::{FailbackStep, MAX_RAISES};
+use tradewind_wire::flow::{FlowSource, FlowSpec, Naming};
 use tradewind_wire::ids::TopicId;
 use tradewind_wire::region::{MAX_REGION_EPOCH, MoveState, RegionCommand, SourceEnd, SwitchStep};
 
 use super::Log;
 use super::regions::{BACK, FLOW, begin, east, last, region, source_fenced, spec, west};
+use crate::apply::may_take_up;
 use crate::command::{Command, CreateTopic, MetaError, MirrorBinding};
 use crate::image::Image;
 
@@ -364,4 +366,75 @@ fn a_flow_that_comes_back_lowers_no_number() {
     };
     region(east, complete).unwrap();
     assert_eq!(east.image.regions["west"], 7);
+}
+
+/// Flows both ways, both failed over, and both sides have given way: neither failover is forgotten by bringing the other one home,
+/// and an operator may give one of them up.
+#[test]
+fn a_failover_is_not_forgotten_while_its_source_has_not_come_back() {
+    let mut two = Two::new([0, 0]);
+    fail_over(&mut two.sides[0], FLOW);
+    fail_over(&mut two.sides[1], BACK);
+    for side in [0, 1, 0, 1, 0, 1] {
+        two.tell(side);
+        two.deliver(0);
+    }
+    let east = &mut two.sides[1];
+    assert_eq!(east.image.moves[FLOW].state, MoveState::GaveWay);
+    assert_eq!(failover(east, BACK).2, FailbackStep::GaveWay);
+    let back = east.image.flows[BACK].spec.clone();
+    let refused = may_take_up(&east.image, Some(&back)).unwrap_err();
+    assert!(refused.to_string().contains("--forget-source"), "{refused}");
+    let remove = |forget_source| Command::RemoveFlow {
+        flow: BACK.to_owned(),
+        at_ms: 1,
+        keep_topics: true,
+        forget_source,
+    };
+    assert!(east.apply(&remove(false)).is_err());
+    east.must(&remove(true));
+    assert_eq!(may_take_up(&east.image, Some(&back)), Ok(()));
+}
+
+/// An own flow from the other side is in the way of a failback; it may be removed.
+#[test]
+fn what_is_in_the_way_of_a_failback_may_go() {
+    let mut two = Two::new([0, 0]);
+    fail_over(&mut two.sides[0], FLOW);
+    two.tell(0);
+    two.deliver(0);
+    let east = &mut two.sides[1];
+    let back = east.image.flows[BACK].spec.clone();
+    assert!(may_take_up(&east.image, Some(&back)).is_err());
+    east.must(&Command::RemoveFlow {
+        flow: BACK.to_owned(),
+        at_ms: 1,
+        keep_topics: true,
+        forget_source: false,
+    });
+    assert_eq!(may_take_up(&east.image, Some(&back)), Ok(()));
+}
+
+#[test]
+fn what_a_lost_source_is_reached_by_stays_until_it_has_come_back() {
+    let mut west = west();
+    fail_over(&mut west, FLOW);
+    let known = west.image.flows[FLOW].spec.clone();
+    let prefixed = Naming::Prefix {
+        separator: ".".to_owned(),
+    };
+    let declare = |change: &dyn Fn(&mut FlowSpec)| {
+        let mut spec = known.clone();
+        change(&mut spec);
+        Command::DeclareFlow { spec }
+    };
+    for wrong in [
+        declare(&|spec| spec.naming = prefixed.clone()),
+        declare(&|spec| spec.source = FlowSource::Kafka(vec!["east-1:9092".to_owned()])),
+    ] {
+        assert!(west.apply(&wrong).is_err(), "{wrong:?}");
+    }
+    west.must(&declare(&|spec| {
+        spec.source = FlowSource::Mesh(vec!["elsewhere:7100".to_owned()]);
+    }));
 }
