@@ -85,15 +85,16 @@ impl Heard {
 /// Adds to a look what the source last said its topics are. Has more asked for where that is old or lacks something.
 pub(crate) async fn add(flow: &Flow, topics: &mut SourceTopics) {
     let now = flow.target.clock().monotonic();
-    let (never, current) = {
+    let (never, mut current) = {
         let heard = flow.hearing.heard.lock();
         (heard.said.is_none(), heard.is_current(topics, now))
     };
     // The first word is worth a moment. Where that is too short for it, it comes beside the looks as well.
     if never {
         ask(flow, AT_ONCE).await;
+        current = flow.hearing.heard.lock().is_current(topics, now);
     }
-    if !current && !(never && flow.hearing.heard.lock().is_current(topics, now)) {
+    if !current {
         flow.hearing.wanted.notify_one();
     }
     flow.hearing.heard.lock().put_into(topics);
