@@ -16,6 +16,7 @@ use crate::discovery::{Action, actions};
 use crate::flow::Flow;
 use crate::matching::matches;
 use crate::naming::Names;
+use crate::origins;
 use crate::runner::{Inner, Mirror};
 use crate::status::{FlowStatus, awaits};
 use crate::target::{CommandError, FlowState, FlowView, Target, View};
@@ -428,7 +429,7 @@ async fn look(plan: &mut FlowPlan, now: &View, after: &View, flow: &Flow) {
             plan.stops.push(topic.name.clone());
         }
     }
-    let topics = match flow.topics().await {
+    let mut topics = match flow.topics().await {
         Ok(topics) => topics,
         Err(error) => {
             plan.problems
@@ -437,7 +438,11 @@ async fn look(plan: &mut FlowPlan, now: &View, after: &View, flow: &Flow) {
         }
     };
     let seen = flow.seen.lock().clone();
-    let found = matches(&flow.name, &flow.names, &topics, after, &seen);
+    let mut found = matches(&flow.name, &flow.names, &topics, after, &seen);
+    if !found.awaited.is_empty() {
+        origins::add_now(flow, &mut topics, origins::BESIDE).await;
+        found = matches(&flow.name, &flow.names, &topics, after, &seen);
+    }
     let configs = found
         .topics
         .iter()

@@ -96,7 +96,7 @@ impl Flow {
         let mut topics = self.topics().await?;
         let mut matches = self.matches(&topics);
         if !matches.awaited.is_empty() {
-            origins::add_now(self, &mut topics).await;
+            origins::add_now(self, &mut topics, origins::AT_ONCE).await;
             matches = self.matches(&topics);
         }
         self.observe_ends(&matches, at_ms).await

@@ -15,9 +15,9 @@ use crate::flow::Flow;
 use crate::source::{Origins, SourceTopics, Word};
 
 /// How long whoever looks waits for an answer.
-const AT_ONCE: Duration = Duration::from_secs(2);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);
 /// How long the task that asks beside the looks waits: the answer names every topic of the source, and the line may be thin.
-const BESIDE: Duration = Duration::from_secs(30);
+pub(crate) const BESIDE: Duration = Duration::from_secs(30);
 /// After how long the source is asked again: a topic may be promoted, or become a mirror.
 const AGAIN: Duration = Duration::from_secs(5);
 /// After how long one that does not say is asked again: it may be of a later version by then.
@@ -101,8 +101,8 @@ pub(crate) async fn add(flow: &Flow, topics: &mut SourceTopics) {
 }
 
 /// The same for somebody who waits for it, because nothing was said of a topic: asks at once.
-pub(crate) async fn add_now(flow: &Flow, topics: &mut SourceTopics) {
-    ask(flow, AT_ONCE).await;
+pub(crate) async fn add_now(flow: &Flow, topics: &mut SourceTopics, within: Duration) {
+    ask(flow, within).await;
     flow.hearing.heard.lock().put_into(topics);
 }
 

@@ -226,7 +226,7 @@ impl Mirror {
         let state = inner.target.view().flows.get(flow).ok_or_else(unknown)?.state;
         let running = inner.flow(flow).ok_or_else(|| SwitchoverError::Refused {
             flow: flow.to_owned(),
-            reason: "it does not run on this daemon".into(),
+            reason: "it does not run on this daemon yet; repeat the command".into(),
         })?;
         let status = inner.status(flow.to_owned(), state).await;
         switchover::begin(&running, switchover::may_move(&status), wish).await?;

@@ -218,6 +218,11 @@ fn a_target_that_was_built_anew_takes_over_above_the_number_of_its_source() -> R
     let folder = tempfile::tempdir()?;
     let (mut mesh, relays) = copied(folder.path(), 1)?;
     mesh.west.ask(&["switchover", "east->west"])?;
+    wait::until("the flow back runs", 60, || {
+        let flows = mesh.east.ask(&["mirror", "status"])?;
+        ensure!(flows[0]["state"] == "active", "{flows}");
+        Ok(Some(()))
+    })?;
     mesh.east.ask(&["switchover", "west->east"])?;
     takes_writes(&mesh.east)?;
     let lost = guard(&mesh.east.daemons[0])?["copied_by"].clone();
